@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use altclip_encoder::embedder::LABEL_PLACE;
 use anyhow::{Result, bail, ensure};
-use candle_core::{D, Device, Tensor};
+use candle_core::{Device, Tensor};
 use clap::Args;
 use serde::Serialize;
 
@@ -97,7 +97,7 @@ impl Classify {
                 Ok(vector) => {
                     let vector = Tensor::from_vec(vector, (1, embedder.projection_dim()), &Device::Cpu)?;
                     let logits = embedder.similarity(&vector, &classes)?;
-                    let probabilities = candle_nn::ops::softmax(&logits, D::Minus1)?.squeeze(0)?.to_vec1()?;
+                    let probabilities = embedder.probabilities(&logits)?.squeeze(0)?.to_vec1()?;
                     let labels = likeliest(&labels, &probabilities, self.top);
                     images.push(Image { image: path.display().to_string(), labels });
                 }

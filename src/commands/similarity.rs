@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use altclip_encoder::altclip::normalize;
 use anyhow::Result;
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
 use clap::Args;
 use serde::Serialize;
 
@@ -55,7 +55,7 @@ struct ImageScores<'a> {
 struct Text<'a> {
     text: &'a str,
     probability: f32,
-    /// Cosine times the model's logit scale; the probability is its softmax.
+    /// Cosine times the model's logit scale, plus SigLIP's bias; see `Embedder::probabilities`.
     logit: f32,
     cosine: f32,
 }
@@ -72,7 +72,7 @@ impl Similarity {
         let logits = embedder.similarity(&images, &texts)?;
         drop(progress);
         self.reading.warn_of_transparency(self.reading.transparent(&opened, &embedder));
-        let rows = self.rows(&images.matmul(&texts.t()?)?, &logits)?;
+        let rows = self.rows(&images.matmul(&texts.t()?)?, &logits, &embedder.probabilities(&logits)?)?;
         if self.json {
             print_json(&rows)?;
             return Ok(());
@@ -85,9 +85,14 @@ impl Similarity {
         print_table(&header, &rows.into_iter().map(line).collect::<Vec<_>>(), 1..)
     }
 
-    /// `cosines` and `logits` are (images, texts).
-    fn rows(&self, cosines: &Tensor, logits: &Tensor) -> Result<Vec<ImageScores<'_>>> {
-        let probabilities = candle_nn::ops::softmax(logits, D::Minus1)?.to_vec2::<f32>()?;
+    /// `cosines`, `logits` and `probabilities` are (images, texts).
+    fn rows(
+        &self,
+        cosines: &Tensor,
+        logits: &Tensor,
+        probabilities: &Tensor,
+    ) -> Result<Vec<ImageScores<'_>>> {
+        let probabilities = probabilities.to_vec2::<f32>()?;
         let (cosines, logits) = (cosines.to_vec2::<f32>()?, logits.to_vec2::<f32>()?);
         let numbers = cosines.into_iter().zip(logits).zip(probabilities);
         let images = self.images.iter().zip(numbers).map(|(path, ((cosines, logits), probabilities))| {

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 pub enum HiddenAct {
     /// x · Φ(x) with the error function (XLM-R, OpenCLIP ViT-H).
     Gelu,
+    /// The same by tanh (SigLIP).
+    #[serde(rename = "gelu_pytorch_tanh", alias = "gelu_new")]
+    GeluTanh,
     /// x · σ(1.702 x) (OpenAI's CLIP ViT-L).
     QuickGelu,
 }
@@ -18,6 +21,7 @@ impl HiddenAct {
     pub(crate) fn epilogue<'a>(self) -> Epilogue<'a> {
         Epilogue::activation(match self {
             Self::Gelu => fused_ops::Activation::Gelu,
+            Self::GeluTanh => fused_ops::Activation::GeluTanh,
             Self::QuickGelu => fused_ops::Activation::QuickGelu,
         })
     }

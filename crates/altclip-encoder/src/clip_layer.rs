@@ -79,14 +79,14 @@ impl ClipAttention {
 }
 
 #[derive(Debug, Clone)]
-struct Mlp {
+pub(crate) struct Mlp {
     fc1: Linear,
     activation: HiddenAct,
     fc2: Linear,
 }
 
 impl Mlp {
-    fn new(shape: &LayerShape, vb: VarBuilder) -> Result<Self> {
+    pub(crate) fn new(shape: &LayerShape, vb: VarBuilder) -> Result<Self> {
         let (hidden, intermediate) = (shape.hidden_size, shape.intermediate_size);
         Ok(Self {
             fc1: Linear::new(hidden, intermediate, true, vb.pp("fc1"))?,
@@ -95,7 +95,8 @@ impl Mlp {
         })
     }
 
-    fn forward(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+    /// Adds the residual.
+    pub(crate) fn forward(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         let inner = self.fc1.forward_with(x, &self.activation.epilogue())?;
         self.fc2.forward_with(&inner, &Epilogue::residual(residual))
     }

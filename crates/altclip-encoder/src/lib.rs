@@ -69,7 +69,7 @@
 //! | texts to ids | [`tokenizer`] |
 //! | image files to pixels, and to model input | `images`, `image_processor` |
 //! | dual encoders | [`dual_encoder`], [`altclip`] |
-//! | towers | [`xlm_roberta`], [`bert`], [`clip_text`], [`vision`] |
+//! | towers | [`xlm_roberta`], [`bert`], [`clip_text`], [`vision`], [`siglip`] |
 //! | diffusion models' text encoders | [`conditioner`], [`prompt_encoder`] |
 //!
 //! # Features
@@ -100,6 +100,7 @@ mod layer_shape;
 pub mod open_clip_names;
 mod padding;
 pub mod prompt_encoder;
+pub mod siglip;
 pub mod text_encoder;
 pub mod tokenizer;
 mod transformers_fields;

@@ -319,6 +319,55 @@ pub(crate) const CHINESE_CLIP: FieldTable = dual_encoder(&[
 pub(crate) const ALT_CLIP: FieldTable =
     dual_encoder(&[("text_config", &ALT_CLIP_TEXT), ("vision_config", &CLIP_VISION)]);
 
+/// `SiglipTextConfig`.
+pub(crate) const SIGLIP_TEXT: FieldTable = FieldTable {
+    used: &[
+        "hidden_act",
+        "hidden_size",
+        "intermediate_size",
+        "layer_norm_eps",
+        "max_position_embeddings",
+        "num_attention_heads",
+        "num_hidden_layers",
+        "projection_size",
+        "vocab_size",
+    ],
+    harmless: &[NOTES, OUTPUTS, GENERATION, TASKS, TRAINING, IDS],
+    fixed: &ENCODER_ONLY,
+    nested: &[],
+};
+
+/// `SiglipVisionConfig`.
+pub(crate) const SIGLIP_VISION: FieldTable = FieldTable {
+    used: &[
+        "hidden_act",
+        "hidden_size",
+        "image_size",
+        "intermediate_size",
+        "layer_norm_eps",
+        "num_attention_heads",
+        "num_channels",
+        "num_hidden_layers",
+        "patch_size",
+    ],
+    harmless: &[NOTES, OUTPUTS, GENERATION, TASKS, TRAINING, IDS],
+    fixed: &[
+        ("is_decoder", &[Is(false)]),
+        ("add_cross_attention", &[Is(false)]),
+        ("pruned_heads", &[Empty]),
+        ("vision_use_head", &[Is(true)]),
+    ],
+    nested: &[],
+};
+
+/// `SiglipConfig`.
+pub(crate) const SIGLIP: FieldTable = FieldTable {
+    used: &[],
+    harmless: &[NOTES, OUTPUTS, GENERATION, TASKS, TRAINING, IDS],
+    fixed: &ENCODER_ONLY,
+    nested: &[("text_config", &SIGLIP_TEXT), ("vision_config", &SIGLIP_VISION)],
+};
+
 const fn dual_encoder(nested: &'static [(&'static str, &'static FieldTable)]) -> FieldTable {
     FieldTable {
         used: &["projection_dim"],

@@ -73,7 +73,8 @@ fn tokenizer_json_gives_the_ids_of_the_fast_tokenizer() {
 #[test]
 fn missing_files_are_named() {
     let error = Tokenizer::from_source(&ModelSource::directory(golden("")), "vae").unwrap_err().to_string();
-    let files = "vae/sentencepiece.bpe.model, vae/vocab.txt, vae/vocab.json or vae/tokenizer.json";
+    let files =
+        "vae/sentencepiece.bpe.model, vae/spiece.model, vae/vocab.txt, vae/vocab.json or vae/tokenizer.json";
     assert!(error.contains(files), "{error}");
 }
 
@@ -144,7 +145,10 @@ fn models_of_another_kind_are_refused() {
             &|model| model.trainer_spec.as_mut().unwrap().model_type = Some(2),
             "expected a unigram model, found model type Bpe",
         ),
-        (&|model| model.trainer_spec.as_mut().unwrap().byte_fallback = Some(true), "without byte fallback"),
+        (
+            &|model| model.trainer_spec.as_mut().unwrap().byte_fallback = Some(true),
+            "expected a piece for every byte",
+        ),
         (
             &|model| model.normalizer_spec.as_mut().unwrap().precompiled_charsmap = Some(vec![255; 9]),
             "precompiled_charsmap: expected a trie",

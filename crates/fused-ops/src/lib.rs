@@ -62,7 +62,7 @@ pub use device::cuda_device::cuda_device;
 pub use device::readbacks::Readbacks;
 pub use device::recording::Recording;
 pub use machine::{Bf16Support, Machine, bf16_support};
-pub use ops::activation::{gelu, quick_gelu, silu};
+pub use ops::activation::{gelu, gelu_tanh, quick_gelu, silu};
 pub use ops::adam_step::AdamStep;
 pub use ops::attention::{attention, causal_attention};
 pub use ops::blend::{blend, blend_square};

@@ -9,7 +9,7 @@ use model_files::checkpoint::Checkpoint;
 use model_files::source::ModelSource;
 
 use super::family::{IMAGE_ENCODER, TEXT_ENCODER};
-use super::{DualEncoder, Properties, read_logit_scale};
+use super::{DualEncoder, Properties, TextPadding, read_logit_scale};
 use crate::altclip::{AltClipTextConfig, AltClipTextTower};
 use crate::error::{Error, Result};
 use crate::text_encoder::TextEncoderConfig;
@@ -56,13 +56,14 @@ impl AltDiffusionDualEncoder {
             image_encoder: ClipVisionTower::new(&vision, image_weights.var_builder(dtype, device)?)?,
             properties: Properties {
                 logit_scale: read_logit_scale(&text_weights)?,
+                logit_bias: None,
                 projection_dim: vision.projection_dim,
                 image_size: vision.image_size,
                 max_tokens,
                 vocab_size,
                 device: device.clone(),
                 dtype,
-                packs_texts: true,
+                padding: TextPadding::Skipped,
             },
         })
     }

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use model_files::checkpoint::Checkpoint;
 use model_files::source::ModelSource;
 
-use super::{DualEncoder, Properties, read_logit_scale};
+use super::{DualEncoder, Properties, TextPadding, read_logit_scale};
 use crate::altclip::{AltClip, AltClipConfig};
 use crate::error::Result;
 
@@ -26,13 +26,14 @@ impl AltClipDualEncoder {
         let clip = AltClip::new(&config, checkpoint.var_builder(dtype, device)?)?;
         let properties = Properties {
             logit_scale: read_logit_scale(&checkpoint)?,
+            logit_bias: None,
             projection_dim: config.projection_dim,
             image_size: config.vision_config.image_size,
             max_tokens: config.text_config.encoder.max_tokens(),
             vocab_size: config.text_config.encoder.vocab_size,
             device: device.clone(),
             dtype,
-            packs_texts: true,
+            padding: TextPadding::Skipped,
         };
         Ok(Self { clip, properties })
     }

@@ -11,7 +11,7 @@ use model_files::source::ModelSource;
 use serde::Deserialize;
 
 use super::config::Towers;
-use super::{DualEncoder, Properties, read_logit_scale};
+use super::{DualEncoder, Properties, TextPadding, read_logit_scale};
 use crate::clip_text::{ClipTextConfig, ClipTextModel};
 use crate::error::Result;
 use crate::transformers_fields;
@@ -78,13 +78,14 @@ impl Clip {
             vision: ClipVisionTower::new(&config.vision_config, vb)?,
             properties: Properties {
                 logit_scale: read_logit_scale(&checkpoint)?,
+                logit_bias: None,
                 projection_dim: dim,
                 image_size: config.vision_config.image_size,
                 max_tokens: config.text_config.max_position_embeddings,
                 vocab_size: config.text_config.vocab_size,
                 device: device.clone(),
                 dtype,
-                packs_texts: false,
+                padding: TextPadding::Masked,
             },
         })
     }

@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use super::family::IMAGE_ENCODER;
 use super::image_encoder::SeparateImageTower;
-use super::{DualEncoder, Properties};
+use super::{DualEncoder, Properties, TextPadding};
 use crate::bert::{BertModel, DistilBertConfig, distilbert_name};
 use crate::error::{Error, Result};
 use crate::padding::mean_of_seen;
@@ -152,13 +152,14 @@ impl DistilBertClip {
             vision: images.tower,
             properties: Properties {
                 logit_scale: images.logit_scale,
+                logit_bias: None,
                 projection_dim: dense.out_features,
                 image_size: images.image_size,
                 max_tokens: longest.unwrap_or(usize::MAX).min(text.max_position_embeddings),
                 vocab_size: text.vocab_size,
                 device: device.clone(),
                 dtype,
-                packs_texts: false,
+                padding: TextPadding::Masked,
             },
         })
     }

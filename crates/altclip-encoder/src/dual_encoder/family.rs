@@ -22,6 +22,8 @@ pub enum Family {
     TaiyiClip,
     /// OpenCLIP's models with XLM-R as their text tower, in OpenCLIP's own layout.
     OpenClip,
+    /// SigLIP and SigLIP 2, of a fixed resolution.
+    Siglip,
     /// M-CLIP with XLM-R, with the CLIP that it was taught by.
     MClip,
     /// sentence-transformers' multilingual CLIP, a DistilBERT, with the CLIP that it was taught by.
@@ -52,7 +54,7 @@ pub(super) const TEXT_ENCODER: &str = "text_encoder";
 pub(super) const IMAGE_ENCODER: &str = "image_encoder";
 
 const SUPPORTED: &str = "AltCLIP (altclip), CLIP (clip), Chinese-CLIP (chinese_clip), Taiyi-CLIP (a BERT in text_encoder/ and a CLIP at the root \
-     or in image_encoder/), OpenCLIP with XLM-R (open_clip_config.json), M-CLIP and sentence-transformers' \
+     or in image_encoder/), OpenCLIP with XLM-R (open_clip_config.json), SigLIP (siglip), M-CLIP and sentence-transformers' \
      multilingual CLIP (each with its CLIP in image_encoder/), and AltDiffusion with text_encoder/ and \
      image_encoder/";
 /// The folder of a CLIP in sentence-transformers' layout.
@@ -100,6 +102,12 @@ impl Family {
         match root.model_type.as_str() {
             "altclip" => Ok(Self::AltClip),
             "chinese_clip" => Ok(Self::ChineseClip),
+            "siglip" => Ok(Self::Siglip),
+            "siglip2" => Err(Error::config(
+                source.to_string(),
+                "config.json: model_type is siglip2, which is SigLIP 2 for images of any shape (NaFlex); expected one of a \
+                 fixed resolution, whose model_type is siglip",
+            )),
             "M-CLIP" => Ok(Self::MClip),
             "distilbert" if source.read_optional(MODULES)?.is_some() => Ok(Self::DistilBertClip),
             "clip" => {
@@ -126,6 +134,7 @@ impl Family {
             | Self::Clip
             | Self::ChineseClip
             | Self::OpenClip
+            | Self::Siglip
             | Self::MClip
             | Self::DistilBertClip => "",
             Self::SentenceClip => SENTENCE_CLIP,
@@ -137,7 +146,7 @@ impl Family {
     /// The folders where the model's `preprocessor_config.json` may be, "" for its root.
     pub fn preprocessor_folders(self) -> &'static [&'static str] {
         match self {
-            Self::AltClip | Self::Clip | Self::ChineseClip | Self::OpenClip => &[""],
+            Self::AltClip | Self::Clip | Self::ChineseClip | Self::OpenClip | Self::Siglip => &[""],
             Self::MClip | Self::DistilBertClip => &[IMAGE_ENCODER],
             Self::SentenceClip => &[SENTENCE_CLIP],
             Self::TaiyiClip => &[IMAGE_ENCODER, ""],
@@ -162,6 +171,7 @@ impl fmt::Display for Family {
             Self::ChineseClip => "Chinese-CLIP",
             Self::TaiyiClip => "Taiyi-CLIP",
             Self::OpenClip => "OpenCLIP",
+            Self::Siglip => "SigLIP",
             Self::MClip => "M-CLIP",
             Self::DistilBertClip => "sentence-transformers' multilingual CLIP",
             Self::SentenceClip => "CLIP in sentence-transformers' layout",
@@ -213,7 +223,7 @@ mod tests {
     fn other_models_are_refused_in_one_line_that_says_what_is_supported() {
         let cases: [EmbeddedFiles; 4] = [
             &[],
-            &[("config.json", br#"{"model_type": "siglip"}"#)],
+            &[("config.json", br#"{"model_type": "blip"}"#)],
             &[("config.json", b"{}")],
             &[("text_encoder/config.json", br#"{"model_type": "t5"}"#)],
         ];

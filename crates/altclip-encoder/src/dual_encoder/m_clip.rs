@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::family::IMAGE_ENCODER;
 use super::image_encoder::SeparateImageTower;
 use super::xlm_roberta_sizes::xlm_roberta_config;
-use super::{DualEncoder, Properties};
+use super::{DualEncoder, Properties, TextPadding};
 use crate::error::{Error, Result};
 use crate::padding::CompactPrompts;
 use crate::vision::ClipVisionTower;
@@ -87,13 +87,14 @@ impl MClip {
             pad_token_id: text.pad_token_id,
             properties: Properties {
                 logit_scale: images.logit_scale,
+                logit_bias: None,
                 projection_dim: config.projection_dim,
                 image_size: images.image_size,
                 max_tokens: text.max_tokens(),
                 vocab_size: text.vocab_size,
                 device: device.clone(),
                 dtype,
-                packs_texts: true,
+                padding: TextPadding::Skipped,
             },
         })
     }

@@ -10,12 +10,13 @@
 //! | Taiyi-CLIP | BERT with a classification head | `text_encoder/`: a Taiyi-CLIP repository; its CLIP at the root or
 //! in `image_encoder/` |
 //! | OpenCLIP with XLM-R | XLM-R, mean of the tokens, `text.proj` | `open_clip_config.json` and OpenCLIP's names |
+//! | SigLIP, SigLIP 2 | their own | `config.json` with `model_type` `siglip` |
 //! | M-CLIP | XLM-R, mean of the tokens, `LinearTransformation` | `config.json` with `model_type` `M-CLIP`; its CLIP in `image_encoder/` |
 //! | sentence-transformers' multilingual CLIP | DistilBERT, mean of the tokens, `linear` | `modules.json`, and `config.json` with `model_type` `distilbert`; its CLIP in `image_encoder/` |
 //! | CLIP in sentence-transformers' layout | CLIP's own | `modules.json` and `0_CLIPModel/` |
 //! | AltDiffusion with an image encoder | XLM-R, `transformation` | `text_encoder/` with `pre_LN` and `text_projection`, `image_encoder/` |
 //!
-//! All have CLIP's image tower.
+//! All but SigLIP have CLIP's image tower.
 
 mod alt_diffusion;
 mod altclip;
@@ -27,6 +28,7 @@ mod family;
 mod image_encoder;
 mod m_clip;
 mod open_clip;
+mod siglip;
 mod taiyi_clip;
 mod xlm_roberta_sizes;
 
@@ -45,6 +47,7 @@ pub use self::family::Family;
 pub(crate) use self::family::OPEN_CLIP_CONFIG;
 pub use self::m_clip::{MClip, MClipConfig};
 pub use self::open_clip::{OpenClip, OpenClipConfig};
+pub use self::siglip::{Siglip, SiglipConfig};
 pub use self::taiyi_clip::TaiyiClip;
 
 /// A model that maps texts and images to vectors of a joint space.
@@ -55,7 +58,7 @@ pub trait DualEncoder: Send + Sync {
     /// Text embeddings, not normalised: (texts, projection_dim), in the weights' dtype.
     ///
     /// * `input_ids` (texts, tokens), u32
-    /// * `attention_mask` (texts, tokens), u32, 0 at padding
+    /// * `attention_mask` (texts, tokens), u32, 0 at padding; ignored where padding is [read](TextPadding::Read)
     ///
     /// # Errors
     /// If the shapes differ, an id is outside the vocabulary, a text has more tokens than the model has positions, or
@@ -114,6 +117,8 @@ pub trait DualEncoder: Send + Sync {
 pub struct Properties {
     /// exp(logit_scale), the factor of cosine similarities.
     pub logit_scale: f32,
+    /// What is added to them, in models that were trained to tell whether a text matches; others tell which one does.
+    pub logit_bias: Option<f32>,
     /// Width of the joint space of images and texts.
     pub projection_dim: usize,
     /// Side of the image tower's input, in pixels.
@@ -126,8 +131,19 @@ pub struct Properties {
     pub device: Device,
     /// The dtype of the weights.
     pub dtype: DType,
-    /// Whether the text tower skips padding, so that texts of any lengths can share a batch.
-    pub packs_texts: bool,
+    /// What the text tower does with padding.
+    pub padding: TextPadding,
+}
+
+/// What a text tower does with padding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TextPadding {
+    /// It is not computed, so that texts of any lengths can share a batch.
+    Skipped,
+    /// It is computed, and no token sees it.
+    Masked,
+    /// Tokens see it as in training, so that every text needs [`max_tokens`](DualEncoder::max_tokens).
+    Read,
 }
 
 /// Loads the dual encoder of `source`, of any supported family, with weights of `dtype` (f32, f16 or bf16).
@@ -140,6 +156,7 @@ pub fn load(source: &ModelSource, dtype: DType, device: &Device) -> Result<Box<d
         family @ (Family::Clip | Family::SentenceClip) => {
             Box::new(Clip::load(source, family.tokenizer_folder(), dtype, device)?)
         }
+        Family::Siglip => Box::new(Siglip::load(source, dtype, device)?),
         Family::MClip => Box::new(MClip::load(source, dtype, device)?),
         Family::DistilBertClip => Box::new(DistilBertClip::load(source, dtype, device)?),
         Family::ChineseClip => Box::new(ChineseClip::load(source, dtype, device)?),

@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use super::family::OPEN_CLIP_CONFIG;
 use super::xlm_roberta_sizes::xlm_roberta_config;
-use super::{DualEncoder, Properties, read_logit_scale};
+use super::{DualEncoder, Properties, TextPadding, read_logit_scale};
 use crate::activation::HiddenAct;
 use crate::error::{Error, Result};
 use crate::open_clip_names;
@@ -238,13 +238,14 @@ impl OpenClip {
             pad_token_id: text.pad_token_id,
             properties: Properties {
                 logit_scale: read_logit_scale(&checkpoint)?,
+                logit_bias: None,
                 projection_dim: dim,
                 image_size: vision.image_size,
                 max_tokens: config.model_cfg.text_cfg.context_length.min(text.max_tokens()),
                 vocab_size: text.vocab_size,
                 device: device.clone(),
                 dtype,
-                packs_texts: true,
+                padding: TextPadding::Skipped,
             },
         })
     }

@@ -16,7 +16,7 @@ use model_files::source::ModelSource;
 
 use super::family::{IMAGE_ENCODER, TEXT_ENCODER};
 use super::image_encoder::SeparateImageTower;
-use super::{DualEncoder, Properties};
+use super::{DualEncoder, Properties, TextPadding};
 use crate::bert::{BertConfig, BertModel};
 use crate::error::Result;
 use crate::vision::ClipVisionTower;
@@ -49,13 +49,14 @@ impl TaiyiClip {
             vision: images.tower,
             properties: Properties {
                 logit_scale: images.logit_scale,
+                logit_bias: None,
                 projection_dim: dim,
                 image_size: images.image_size,
                 max_tokens: text.max_position_embeddings,
                 vocab_size: text.vocab_size,
                 device: device.clone(),
                 dtype,
-                packs_texts: false,
+                padding: TextPadding::Masked,
             },
         })
     }

@@ -18,7 +18,7 @@ mod texts;
 use std::fmt;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 use model_files::source::ModelSource;
 
 use crate::altclip::normalize;
@@ -131,8 +131,8 @@ impl Embedder {
         Ok(normalize(&vectors.mean(1)?)?)
     }
 
-    /// Logits per image, cosine × logit scale: (images, texts), f32 on the CPU. Their softmax over the texts is the
-    /// probability that each text matches the image.
+    /// Logits per image, cosine × logit scale, and for SigLIP + logit bias: (images, texts), f32 on the CPU. See
+    /// [`probabilities`](Self::probabilities).
     ///
     /// * `image_embeds` (images, projection_dim) and `text_embeds` (texts, projection_dim), normalised or not
     ///
@@ -145,7 +145,20 @@ impl Embedder {
         }
         let unit = |x: &Tensor| normalize(&x.to_device(&Device::Cpu)?);
         let cosines = unit(image_embeds)?.matmul(&unit(text_embeds)?.t()?)?;
-        Ok((cosines * f64::from(self.model.logit_scale()))?)
+        let bias = self.model.properties().logit_bias.unwrap_or(0.);
+        Ok(cosines.affine(self.model.logit_scale().into(), bias.into())?)
+    }
+
+    /// Probabilities from [logits](Self::similarity), (images, texts): that each text is the one that matches the image,
+    /// the softmax over the texts; for SigLIP that a text matches the image, whatever the others are, the sigmoid.
+    ///
+    /// # Errors
+    /// If there are no dimensions.
+    pub fn probabilities(&self, logits: &Tensor) -> Result<Tensor> {
+        Ok(match self.model.properties().logit_bias {
+            None => candle_nn::ops::softmax(logits, D::Minus1)?,
+            Some(_) => candle_nn::ops::sigmoid(logits)?,
+        })
     }
 }
 

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::Embedder;
 use crate::batches::batches;
+use crate::dual_encoder::TextPadding;
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 
@@ -148,8 +149,10 @@ impl Embedder {
             });
         }
         let dim = self.projection_dim();
-        let lengths: Vec<usize> = tokens.iter().map(Vec::len).collect();
-        for batch in batches(&lengths, self.model.properties().packs_texts) {
+        let padding = self.model.properties().padding;
+        let length = |row: &Vec<u32>| if padding == TextPadding::Read { self.max_tokens } else { row.len() };
+        let lengths: Vec<usize> = tokens.iter().map(length).collect();
+        for batch in batches(&lengths, padding == TextPadding::Skipped) {
             let rows: Vec<&[u32]> = batch.iter().map(|&index| tokens[index].as_slice()).collect();
             match self.encode_tokens(&rows) {
                 Ok(vectors) => {
@@ -171,7 +174,10 @@ impl Embedder {
 
     /// The vectors of one batch, concatenated.
     fn encode_tokens(&self, rows: &[&[u32]]) -> Result<Vec<f32>> {
-        let encoding = self.tokenizer.pad_rows(rows)?;
+        let encoding = match self.model.properties().padding {
+            TextPadding::Read => self.tokenizer.pad(rows, self.max_tokens)?,
+            TextPadding::Skipped | TextPadding::Masked => self.tokenizer.pad_rows(rows)?,
+        };
         let vectors = self.model.encode_text(&encoding.input_ids, &encoding.attention_mask)?;
         Ok(vectors.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
     }

@@ -4,7 +4,7 @@ use model_files::config::Accepted::{Is, Text};
 use model_files::config::{ConfigFile, FieldTable};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::images::Background;
 
@@ -209,7 +209,7 @@ impl ConfigFile for ImageProcessorConfig {
             ("default_to_square", &[Is(false)]),
             ("do_pad", &[Is(false)]),
             ("feature_extractor_type", LIKE_CLIP),
-            ("image_processor_type", LIKE_CLIP),
+            ("image_processor_type", CLASSES),
             ("pad_size", &[]),
             ("use_square_size", &[Is(false)]),
         ],
@@ -229,12 +229,47 @@ const LIKE_CLIP: &[model_files::config::Accepted] = &[
     Text("ChineseCLIPFeatureExtractor"),
 ];
 
+/// Of CLIP and of SigLIP, which has other defaults.
+const CLASSES: &[model_files::config::Accepted] = &[
+    Text("CLIPImageProcessor"),
+    Text("CLIPImageProcessorFast"),
+    Text("CLIPImageProcessorPil"),
+    Text("CLIPFeatureExtractor"),
+    Text("ChineseCLIPImageProcessor"),
+    Text("ChineseCLIPImageProcessorFast"),
+    Text("ChineseCLIPImageProcessorPil"),
+    Text("ChineseCLIPFeatureExtractor"),
+    Text("SiglipImageProcessor"),
+    Text("SiglipImageProcessorFast"),
+    Text("SiglipImageProcessorPil"),
+];
+
+fn is_siglip(class: &str) -> bool {
+    class.starts_with("SiglipImageProcessor")
+}
+
+/// Adds the fields that are missing, with the defaults of transformers' `SiglipImageProcessor`, which does not crop.
+fn add_siglip_defaults(fields: &mut Map<String, Value>) {
+    let defaults = [
+        ("size", json!({"height": 224, "width": 224})),
+        ("do_center_crop", json!(false)),
+        ("image_mean", json!([0.5, 0.5, 0.5])),
+        ("image_std", json!([0.5, 0.5, 0.5])),
+    ];
+    for (name, value) in defaults {
+        fields.entry(name).or_insert(value);
+    }
+}
+
 /// Checked on reading, so that errors name the file.
 impl<'de> Deserialize<'de> for ImageProcessorConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         // transformers treats null as "not given".
         let mut fields = Map::deserialize(deserializer)?;
         fields.retain(|_, value| !value.is_null());
+        if fields.get("image_processor_type").and_then(Value::as_str).is_some_and(is_siglip) {
+            add_siglip_defaults(&mut fields);
+        }
         let mut path = serde_path_to_error::Track::new();
         let fields = serde_path_to_error::Deserializer::new(Value::Object(fields), &mut path);
         let config = Self::deserialize(fields);

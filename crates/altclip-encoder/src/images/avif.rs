@@ -7,7 +7,7 @@ use std::io::Cursor;
 use image::metadata::Orientation;
 use image::{DynamicImage, RgbImage, RgbaImage};
 use re_rav1d::dav1d::pixel::{MatrixCoefficients, YUVRange};
-use re_rav1d::dav1d::{Decoder, Error, Image, PixelLayout, PlanarImageComponent, Settings};
+use re_rav1d::dav1d::{Decoder, Error, Picture, PixelLayout, PlanarImageComponent, Settings};
 
 use super::check_size;
 
@@ -46,7 +46,7 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Ori
 
 /// A decoded frame with luma and, unless it is monochrome, chroma.
 struct Frame {
-    frame: Image,
+    frame: Picture,
     /// Y, U, V; one byte per sample, or two for more than 8 bits.
     planes: Vec<Vec<u8>>,
 }
@@ -61,7 +61,7 @@ impl Frame {
         let mut decoder = Decoder::with_settings(&settings).map_err(|error| error.to_string())?;
         let mut sent = decoder.send_data(item.to_vec(), None, None, None);
         loop {
-            match decoder.get_image() {
+            match decoder.get_picture() {
                 Ok(frame) => {
                     use PlanarImageComponent::{U, V, Y};
                     let parts = match frame.pixel_layout() {

@@ -223,7 +223,7 @@ fn cut<'a>(text: &'a str, texts: &Trie) -> Vec<Cow<'a, str>> {
 }
 
 /// Whether Python's `str.strip` strips it: Unicode white space, and ASCII's four separators.
-fn is_python_space(character: char) -> bool {
+pub(super) fn is_python_space(character: char) -> bool {
     character.is_whitespace() || ('\u{1C}'..='\u{1F}').contains(&character)
 }
 

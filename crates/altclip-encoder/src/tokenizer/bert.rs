@@ -20,7 +20,7 @@ pub(super) const SPECIAL_TOKENS: SpecialTokens = SpecialTokens {
         ("cls_token", "[CLS]"),
         ("mask_token", "[MASK]"),
     ],
-    before: "cls_token",
+    before: Some("cls_token"),
     after: "sep_token",
     mask_takes_space: false,
 };

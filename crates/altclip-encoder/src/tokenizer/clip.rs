@@ -13,7 +13,7 @@ use crate::{Error, Result};
 /// Special tokens with transformers' names.
 pub(super) const SPECIAL_TOKENS: SpecialTokens = SpecialTokens {
     tokens: &[("bos_token", BOS), ("eos_token", EOS), ("unk_token", EOS), ("pad_token", EOS)],
-    before: "bos_token",
+    before: Some("bos_token"),
     after: "eos_token",
     mask_takes_space: false,
 };

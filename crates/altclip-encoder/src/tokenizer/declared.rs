@@ -32,6 +32,8 @@ pub(super) struct Declared {
     pub max_length: Option<f64>,
     /// The settings for `vocab.txt`.
     pub wordpiece: WordPieceConfig,
+    /// The class in transformers; empty if unknown.
+    pub class: String,
 }
 
 /// How BERT prepares text. Missing fields have transformers' defaults.
@@ -122,6 +124,7 @@ struct TokenizerConfig {
     do_lower_case: Option<bool>,
     tokenize_chinese_chars: Option<bool>,
     strip_accents: Option<bool>,
+    tokenizer_class: Option<String>,
 }
 
 impl ConfigFile for TokenizerConfig {
@@ -141,6 +144,7 @@ impl ConfigFile for TokenizerConfig {
             "split_special_tokens",
             "strip_accents",
             "tokenize_chinese_chars",
+            "tokenizer_class",
             "unk_token",
         ],
         harmless: &[
@@ -156,7 +160,6 @@ impl ConfigFile for TokenizerConfig {
                     "name_or_path",
                     "processor_class",
                     "special_tokens_map_file",
-                    "tokenizer_class",
                     "tokenizer_file",
                     "use_fast",
                 ],
@@ -166,7 +169,7 @@ impl ConfigFile for TokenizerConfig {
                 "is about turning ids into text",
                 &["clean_up_tokenization_spaces", "errors", "spaces_between_special_tokens"],
             ),
-            ("is about conversations", &["chat_template"]),
+            ("is about conversations", &["chat_template", "use_default_system_prompt"]),
             ("is for models of other families", &["add_prefix_space"]),
             (
                 "is set by the caller",
@@ -182,6 +185,8 @@ impl ConfigFile for TokenizerConfig {
             ("is 0 in every vocabulary here", &["pad_token_type_id"]),
         ],
         fixed: &[
+            ("add_bos_token", &[Is(false)]),
+            ("add_eos_token", &[Is(true)]),
             ("do_basic_tokenize", &[Is(true)]),
             ("never_split", &[Empty]),
             ("padding_side", &[Text("right")]),
@@ -250,6 +255,9 @@ impl Declared {
             Some(ExtraTokens::Named(tokens)) => tokens.into_values().collect(),
             None => Vec::new(),
         });
+        if let Some(class) = file.tokenizer_class {
+            self.class = class;
+        }
         self.as_text |= file.split_special_tokens.unwrap_or(false);
         let wordpiece = &mut self.wordpiece;
         wordpiece.do_lower_case = file.do_lower_case.unwrap_or(wordpiece.do_lower_case);

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use model_files::foreign;
 use serde::Deserialize;
 use serde_json::Value;
+use tokenizers::normalizers::{Lowercase, Sequence};
 
 use super::added::AddedToken;
 use super::declared::{Declared, Special};
@@ -84,6 +85,22 @@ impl JsonTokenizer {
         self.model.set_encode_special_tokens(declared.as_text);
         self.find_end();
         Ok(())
+    }
+
+    /// Lower-cases text, but not added tokens, before the file's own normalization.
+    ///
+    /// # Errors
+    /// If the model cannot be changed.
+    pub(super) fn lowercase(&mut self, name: &str) -> Result<()> {
+        let own = self.model.get_normalizer().cloned();
+        let steps = [Lowercase.into()].into_iter().chain(own).collect();
+        let model = &mut self.model;
+        foreign::parse(name, || {
+            model
+                .with_normalizer(Some(Sequence::new(steps)))
+                .map(|_| ())
+                .map_err(|error| Error::format(name, format!("cannot lower-case texts: {error}")))
+        })
     }
 
     fn find_end(&mut self) {

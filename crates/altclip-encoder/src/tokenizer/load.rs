@@ -10,12 +10,15 @@ use super::added::AddedTokens;
 use super::declared::Declared;
 use super::json::JsonTokenizer;
 use super::model::TokenModel;
+use super::siglip::SiglipTokenizer;
 use super::special_tokens::SpecialTokens;
 use super::xlm_roberta::XlmRobertaTokenizer;
-use super::{Tokenizer, bert, clip, xlm_roberta};
+use super::{Tokenizer, bert, clip, gemma, siglip, xlm_roberta};
 use crate::{Error, Result};
 
 const SENTENCEPIECE_FILE: &str = "sentencepiece.bpe.model";
+/// SigLIP's name for it.
+const SIGLIP_FILE: &str = "spiece.model";
 const WORDPIECE_FILE: &str = "vocab.txt";
 const BPE_FILE: &str = "vocab.json";
 const MERGES_FILE: &str = "merges.txt";
@@ -28,7 +31,7 @@ const MADE_OF_VOCABULARY: &str = "the vocabulary cannot be used";
 
 impl Tokenizer {
     /// Loads the tokenizer in a model's folder (`tokenizer` in AltDiffusion's layout, "" for the root): from
-    /// `sentencepiece.bpe.model` (XLM-R), `vocab.txt` (BERT), `vocab.json` and `merges.txt` (CLIP), or else from
+    /// `sentencepiece.bpe.model` (XLM-R), `spiece.model` (SigLIP), `vocab.txt` (BERT), `vocab.json` and `merges.txt` (CLIP), or else from
     /// `tokenizer.json`.
     ///
     /// # Errors
@@ -45,6 +48,12 @@ impl Tokenizer {
                 &declared,
                 data.name(),
             );
+        }
+        if let Some(data) = source.read_optional(&path(SIGLIP_FILE))? {
+            let lowercase = declared.wordpiece.do_lower_case;
+            let model = SiglipTokenizer::from_bytes(&data, lowercase, data.name())?;
+            let model = TokenModel::Siglip(Box::new(model));
+            return Self::slow(model, &siglip::SPECIAL_TOKENS, &declared, data.name());
         }
         if let Some(data) = source.read_optional(&path(WORDPIECE_FILE))? {
             let json = bert::tokenizer_json(&data, &declared, data.name())?;
@@ -65,7 +74,7 @@ impl Tokenizer {
         match source.read_optional(&path(TOKENIZER_JSON_FILE))? {
             Some(data) => Self::read_tokenizer_json(&data, data.name(), &declared),
             None => {
-                let files = [SENTENCEPIECE_FILE, WORDPIECE_FILE, BPE_FILE].map(path).join(", ");
+                let files = [SENTENCEPIECE_FILE, SIGLIP_FILE, WORDPIECE_FILE, BPE_FILE].map(path).join(", ");
                 Err(source.missing(&format!("{files} or {}", path(TOKENIZER_JSON_FILE))).into())
             }
         }
@@ -108,7 +117,13 @@ impl Tokenizer {
     }
 
     fn read_tokenizer_json(bytes: &[u8], name: &str, declared: &Declared) -> Result<Self> {
-        let model = JsonTokenizer::new(without_byte_order_mark(bytes), name, "expected a tokenizer.json")?;
+        let mut model =
+            JsonTokenizer::new(without_byte_order_mark(bytes), name, "expected a tokenizer.json")?;
+        if gemma::CLASSES.contains(&declared.class.as_str()) {
+            // SigLIP 2 was trained on lower case; the published files leave that to the caller.
+            model.lowercase(name)?;
+            return Self::fast(model, &[&gemma::SPECIAL_TOKENS], declared, name);
+        }
         Self::fast(
             model,
             &[&xlm_roberta::SPECIAL_TOKENS, &bert::SPECIAL_TOKENS, &clip::SPECIAL_TOKENS],
@@ -121,12 +136,12 @@ impl Tokenizer {
     fn slow(model: TokenModel, family: &SpecialTokens, declared: &Declared, name: &str) -> Result<Self> {
         let added = family.added_tokens(declared, |text| model.token_id(text), model.end());
         let ids = |text: &str| added.id(text).or_else(|| model.token_id(text));
-        let [bos_id, eos_id, pad_id] = family.around(declared, ids, name)?;
+        let around = family.around(declared, ids, name)?;
         family.id("unk_token", declared, ids, name)?;
         let vocab_size = model.end().max(added.end());
         let added = if declared.as_text { AddedTokens::default() } else { added };
         let max_length = declared.max_length;
-        Ok(Self { model, added, vocab_size, rows: None, max_length, bos_id, eos_id, pad_id })
+        Ok(Self { model, added, vocab_size, rows: None, max_length, around })
     }
 
     /// A tokenizer whose model matches added tokens itself, like transformers' fast ones.
@@ -137,26 +152,25 @@ impl Tokenizer {
         name: &str,
     ) -> Result<Self> {
         model.add(declared)?;
-        let is_there =
-            |family: &&&SpecialTokens| model.token_id(family.text(declared, family.before)).is_some();
+        let is_there = |family: &&&SpecialTokens| {
+            family.before.is_none_or(|role| model.token_id(family.text(declared, role)).is_some())
+        };
         let Some(family) = families.iter().find(is_there) else {
             let tokens: Vec<&str> =
-                families.iter().map(|family| family.text(declared, family.before)).collect();
+                families.iter().filter_map(|family| Some(family.text(declared, family.before?))).collect();
             return Err(Error::format(
                 name,
                 format!("expected one of the tokens {} before texts, found none", tokens.join(", ")),
             ));
         };
-        let [bos_id, eos_id, pad_id] = family.around(declared, |text| model.token_id(text), name)?;
+        let around = family.around(declared, |text| model.token_id(text), name)?;
         Ok(Self {
             vocab_size: model.end(),
             model: TokenModel::Json(model),
             added: AddedTokens::default(),
             rows: None,
             max_length: declared.max_length,
-            bos_id,
-            eos_id,
-            pad_id,
+            around,
         })
     }
 }

@@ -1,5 +1,5 @@
-//! Tokenizes text like transformers, for every family of text towers: XLM-R's SentencePiece, BERT's WordPiece and
-//! CLIP's byte-level BPE. A model's files decide which.
+//! Tokenizes text like transformers, for every family of text towers: XLM-R's and SigLIP's SentencePiece, BERT's
+//! WordPiece, CLIP's byte-level BPE and SigLIP 2's BPE. A model's files decide which.
 //!
 //! The published AltDiffusion repositories only have SentencePiece's own file, so the tokenizer is built from that:
 //! its normalisation rules, its unigram model, and fairseq's ids on top (`<s>` 0, `<pad>` 1, `</s>` 2, `<unk>` 3, the
@@ -13,6 +13,7 @@ mod bert;
 mod charsmap;
 mod clip;
 mod declared;
+mod gemma;
 #[cfg(feature = "tokenizer-json")]
 mod json;
 #[cfg(not(feature = "tokenizer-json"))]
@@ -22,6 +23,7 @@ mod load;
 mod model;
 mod normalizer;
 pub mod sentencepiece;
+mod siglip;
 mod special_tokens;
 mod trie;
 mod unigram;
@@ -31,6 +33,8 @@ use candle_core::{Device, Tensor};
 
 use self::added::{AddedTokens, Segment};
 use self::model::TokenModel;
+use self::siglip::LEADING_SPACE;
+use self::special_tokens::Around;
 use crate::{Error, Result};
 
 pub use self::normalizer::Normalizer;
@@ -60,9 +64,7 @@ pub struct Tokenizer {
     rows: Option<usize>,
     /// The longest text in tokens according to the model's files; a huge number if unknown.
     max_length: Option<f64>,
-    bos_id: u32,
-    eos_id: u32,
-    pad_id: u32,
+    around: Around,
 }
 
 impl Tokenizer {
@@ -116,17 +118,17 @@ impl Tokenizer {
 
     /// The id of padding.
     pub fn pad_id(&self) -> u32 {
-        self.pad_id
+        self.around.pad_id
     }
 
-    /// The id before every text: `<s>`, `[CLS]` or `<|startoftext|>`.
-    pub fn bos_id(&self) -> u32 {
-        self.bos_id
+    /// The id before every text: `<s>`, `[CLS]` or `<|startoftext|>`; SigLIP has none.
+    pub fn bos_id(&self) -> Option<u32> {
+        self.around.bos_id
     }
 
     /// The id after every text: `</s>`, `[SEP]` or `<|endoftext|>`.
     pub fn eos_id(&self) -> u32 {
-        self.eos_id
+        self.around.eos_id
     }
 
     /// The ids of a text, untruncated, with `<s>` before and `</s>` after (or their counterparts).
@@ -136,16 +138,42 @@ impl Tokenizer {
     /// If a step of a `tokenizer.json` fails on this text, or it has a token
     /// [without an embedding](Self::with_embedding_rows).
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let mut ids = vec![self.bos_id];
-        for segment in self.added.split(text) {
-            match segment {
-                Segment::Token(token) => ids.extend(token),
-                Segment::Text(text) => self.model.encode_into(&text, &mut ids)?,
-            }
+        let mut ids = Vec::from_iter(self.around.bos_id);
+        if let TokenModel::Siglip(_) = &self.model {
+            self.encode_siglip(text, &mut ids)?;
+        } else {
+            self.encode_segments(&self.added.split(text), &mut ids)?;
+            ids.push(self.around.eos_id);
         }
-        ids.push(self.eos_id);
         self.check_rows(&ids)?;
         Ok(ids)
+    }
+
+    fn encode_segments(&self, segments: &[Segment], ids: &mut Vec<u32>) -> Result<()> {
+        segments.iter().try_for_each(|segment| match segment {
+            Segment::Token(token) => {
+                ids.extend(token.clone());
+                Ok(())
+            }
+            Segment::Text(text) => self.model.encode_into(text, ids),
+        })
+    }
+
+    /// As in `SiglipTokenizer.tokenize`: a space begins the text, is dropped if a special token follows, and a text that
+    /// ends with `</s>` gets no other.
+    fn encode_siglip(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+        let text = format!("{LEADING_SPACE}{}", text.replace(LEADING_SPACE, " "));
+        let mut segments = self.added.split(&text);
+        if let [Segment::Text(first), Segment::Token(_), ..] = segments.as_slice()
+            && first.chars().eq([LEADING_SPACE])
+        {
+            segments.remove(0);
+        }
+        self.encode_segments(&segments, ids)?;
+        if ids.last() != Some(&self.around.eos_id) {
+            ids.push(self.around.eos_id);
+        }
+        Ok(())
     }
 
     /// Checks that every id except learned words' has an embedding.
@@ -167,8 +195,11 @@ impl Tokenizer {
     ///
     /// Like [`encode`](Self::encode); also if `length` leaves no room for `<s>` and `</s>`.
     pub fn encode_truncated(&self, text: &str, length: usize) -> Result<Vec<u32>> {
-        if length < 2 {
-            return Err(Error::Input(format!("expected a length of at least 2 tokens, found {length}")));
+        let least = 1 + usize::from(self.around.bos_id.is_some());
+        if length < least {
+            return Err(Error::Input(format!(
+                "expected a length of at least {least} tokens, found {length}"
+            )));
         }
         let mut ids = self.encode(text)?;
         self.cut(&mut ids, length);
@@ -180,7 +211,7 @@ impl Tokenizer {
         let excess = ids.len().saturating_sub(length);
         if excess > 0 {
             ids.truncate(length.saturating_sub(1));
-            ids.push(self.eos_id);
+            ids.push(self.around.eos_id);
         }
         excess
     }
@@ -221,7 +252,7 @@ impl Tokenizer {
         for row in rows.iter().map(AsRef::as_ref) {
             let padding = length.saturating_sub(row.len());
             ids.extend_from_slice(row);
-            ids.extend(std::iter::repeat_n(self.pad_id, padding));
+            ids.extend(std::iter::repeat_n(self.around.pad_id, padding));
             mask.extend(std::iter::repeat_n(1u32, row.len()));
             mask.extend(std::iter::repeat_n(0u32, padding));
         }

@@ -1,6 +1,7 @@
 //! Tokenizes text without added tokens, with any of the models.
 
 use super::json::JsonTokenizer;
+use super::siglip::SiglipTokenizer;
 use super::xlm_roberta::XlmRobertaTokenizer;
 use crate::Result;
 
@@ -8,6 +9,7 @@ use crate::Result;
 #[derive(Debug, Clone)]
 pub(super) enum TokenModel {
     SentencePiece(Box<XlmRobertaTokenizer>),
+    Siglip(Box<SiglipTokenizer>),
     Json(JsonTokenizer),
 }
 
@@ -16,6 +18,7 @@ impl TokenModel {
     pub(super) fn token_id(&self, text: &str) -> Option<u32> {
         match self {
             Self::SentencePiece(model) => model.token_id(text),
+            Self::Siglip(model) => model.token_id(text),
             Self::Json(model) => model.token_id(text),
         }
     }
@@ -24,6 +27,7 @@ impl TokenModel {
     pub(super) fn end(&self) -> usize {
         match self {
             Self::SentencePiece(model) => model.vocab_size(),
+            Self::Siglip(model) => model.vocab_size(),
             Self::Json(model) => model.end(),
         }
     }
@@ -31,7 +35,7 @@ impl TokenModel {
     /// The added tokens that the model matches itself, with their ids.
     pub(super) fn added_tokens(&self) -> Vec<(&str, u32)> {
         match self {
-            Self::SentencePiece(_) => Vec::new(),
+            Self::SentencePiece(_) | Self::Siglip(_) => Vec::new(),
             Self::Json(model) => model.added_tokens().collect(),
         }
     }
@@ -39,7 +43,7 @@ impl TokenModel {
     /// The token with an id, if the model can tell.
     pub(super) fn token(&self, id: u32) -> Option<String> {
         match self {
-            Self::SentencePiece(_) => None,
+            Self::SentencePiece(_) | Self::Siglip(_) => None,
             Self::Json(model) => model.token(id),
         }
     }
@@ -51,6 +55,10 @@ impl TokenModel {
     pub(super) fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
         match self {
             Self::SentencePiece(model) => {
+                model.encode_into(text, ids);
+                Ok(())
+            }
+            Self::Siglip(model) => {
                 model.encode_into(text, ids);
                 Ok(())
             }

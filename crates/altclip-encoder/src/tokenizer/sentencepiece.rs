@@ -126,8 +126,7 @@ impl ModelProto {
     ///
     /// # Errors
     ///
-    /// If the bytes are not such a file, or of a kind that XLM-R does not use: not a unigram model, or with byte
-    /// fallback.
+    /// If the bytes are not such a file, or not a unigram model.
     pub fn parse(bytes: &[u8], name: &str) -> Result<Self> {
         let model = Self::decode(bytes)
             .map_err(|error| Error::format(name, format!("expected a SentencePiece model: {error}")))?;
@@ -135,9 +134,6 @@ impl ModelProto {
         if trainer.model_type() != ModelType::Unigram {
             let found = trainer.model_type();
             return Err(Error::format(name, format!("expected a unigram model, found model type {found:?}")));
-        }
-        if trainer.byte_fallback() {
-            return Err(Error::format(name, "expected a model without byte fallback, found one with it"));
         }
         Ok(model)
     }

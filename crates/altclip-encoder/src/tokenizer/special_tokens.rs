@@ -4,17 +4,27 @@ use super::added::{AddedToken, AddedTokens};
 use super::declared::{Declared, Special};
 use crate::{Error, Result};
 
-/// The special tokens of a family: XLM-R's, BERT's or CLIP's.
+/// The special tokens of a family of tokenizers.
 #[derive(Debug)]
 pub(super) struct SpecialTokens {
     /// The role of each in transformers, and its default text.
     pub tokens: &'static [(&'static str, &'static str)],
-    /// The role of the token before every text.
-    pub before: &'static str,
+    /// The role of the token before every text, if there is one.
+    pub before: Option<&'static str>,
     /// The role of the token after every text.
     pub after: &'static str,
     /// Whether the mask token absorbs white space before it by default.
     pub mask_takes_space: bool,
+}
+
+/// The ids around a text.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Around {
+    /// Before it.
+    pub bos_id: Option<u32>,
+    /// After it.
+    pub eos_id: u32,
+    pub pad_id: u32,
 }
 
 impl SpecialTokens {
@@ -71,9 +81,10 @@ impl SpecialTokens {
         declared: &Declared,
         id: impl Fn(&str) -> Option<u32>,
         name: &str,
-    ) -> Result<[u32; 3]> {
+    ) -> Result<Around> {
         let id = |role: &str| self.id(role, declared, &id, name);
-        Ok([id(self.before)?, id(self.after)?, id("pad_token")?])
+        let bos_id = self.before.map(id).transpose()?;
+        Ok(Around { bos_id, eos_id: id(self.after)?, pad_id: id("pad_token")? })
     }
 
     /// The id of the special token with this role.

@@ -5,7 +5,7 @@
 //! the last bit of an f32 sum decides between equally probable segmentations.
 
 use super::normalizer::character_length;
-use super::sentencepiece::{ModelProto, PieceType};
+use super::sentencepiece::{ModelProto, PieceType, TrainerSpec};
 use super::trie::Trie;
 use crate::{Error, Result};
 
@@ -19,6 +19,8 @@ pub(super) struct Unigram {
     pieces: Vec<ScoredPiece>,
     unknown: u32,
     unknown_score: f32,
+    /// The piece of each byte, if unknown characters are split into bytes.
+    bytes: Option<Vec<u32>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +87,12 @@ impl Unigram {
             }
             _ => ScoredPiece { score: 0.0, produced: false },
         });
-        Ok(Self { pieces: pieces.collect(), trie, unknown, unknown_score: lowest - UNKNOWN_PENALTY })
+        let pieces = pieces.collect();
+        let bytes = match model.trainer_spec.as_ref().is_some_and(TrainerSpec::byte_fallback) {
+            true => Some(byte_pieces(&trie).map_err(problem)?),
+            false => None,
+        };
+        Ok(Self { pieces, trie, unknown, unknown_score: lowest - UNKNOWN_PENALTY, bytes })
     }
 
     /// Number of pieces.
@@ -98,8 +105,9 @@ impl Unigram {
         self.trie.get(text)
     }
 
-    /// Passes the pieces of a normalized text to `found`, in order. A run of unknown characters is a single unknown
-    /// piece (or, as in the reference, the piece that the run spells although text cannot produce it).
+    /// Passes the pieces of a normalized text to `found`, in order. A run of unknown characters is its bytes or, if the
+    /// model has no pieces for these, a single unknown piece (or, as in the reference, the piece that the run spells
+    /// although text cannot produce it).
     pub(super) fn segment(&self, text: &[u8], mut found: impl FnMut(u32)) {
         let reached = Best { score: 0.0, start: 0, piece: 0 };
         let mut best = vec![Best { score: 0.0, start: UNREACHED, piece: 0 }; text.len() + 1];
@@ -154,6 +162,12 @@ impl Unigram {
         }
         let mut unknown_from = None;
         for link in best.iter().skip(free + 1) {
+            if let Some(bytes) = self.bytes.as_ref().filter(|_| link.piece == self.unknown) {
+                let text = &text[link.start as usize..];
+                let character = text.iter().take(character_length(text));
+                character.filter_map(|byte| bytes.get(usize::from(*byte))).copied().for_each(&mut *found);
+                continue;
+            }
             if link.piece == self.unknown {
                 unknown_from.get_or_insert(link.start);
                 continue;
@@ -171,4 +185,15 @@ impl Unigram {
     fn unknown_run(&self, text: &[u8]) -> u32 {
         self.trie.get(text).unwrap_or(self.unknown)
     }
+}
+
+/// The pieces `<0x00>` to `<0xFF>`.
+fn byte_pieces(trie: &Trie) -> std::result::Result<Vec<u32>, String> {
+    let piece = |byte: u8| {
+        let text = format!("<0x{byte:02X}>");
+        trie.get(text.as_bytes()).ok_or_else(|| {
+            format!("expected a piece for every byte, since unknown characters are split, found no {text}")
+        })
+    };
+    (0..=u8::MAX).map(piece).collect()
 }

@@ -14,11 +14,15 @@ impl JsonTokenizer {
         Err(Error::format(
             name,
             "this kind of tokenizer needs the feature `tokenizer-json` of altclip-encoder, which is off; without it, \
-             expected sentencepiece.bpe.model",
+             expected sentencepiece.bpe.model or spiece.model",
         ))
     }
 
     pub(super) fn add(&mut self, _declared: &Declared) -> Result<()> {
+        match *self {}
+    }
+
+    pub(super) fn lowercase(&mut self, _name: &str) -> Result<()> {
         match *self {}
     }
 

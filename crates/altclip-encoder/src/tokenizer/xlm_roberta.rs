@@ -17,7 +17,7 @@ pub(super) const SPECIAL_TOKENS: SpecialTokens = SpecialTokens {
         ("cls_token", BOS),
         ("mask_token", MASK),
     ],
-    before: "cls_token",
+    before: Some("cls_token"),
     after: "sep_token",
     mask_takes_space: true,
 };

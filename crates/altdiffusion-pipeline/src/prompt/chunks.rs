@@ -38,13 +38,16 @@ pub(crate) fn chunks(tokenizer: &Tokenizer, prompt: &str, length: usize) -> Resu
         let problem = format!("a chunk of {length} tokens has no place for text, expected at least 3");
         return Err(Error::option("prompt", problem));
     }
+    let (bos, eos) = (tokenizer.bos_id(), tokenizer.eos_id());
     let mut chunks: Vec<Vec<(u32, f32)>> = vec![Vec::new()];
     for part in parse_prompt(prompt)? {
         match part {
             PromptSegment::Break => chunks.push(Vec::new()),
             PromptSegment::Text { text, weight } => {
                 let ids = tokenizer.encode(&text)?;
-                for &id in ids.get(1..ids.len().saturating_sub(1)).unwrap_or_default() {
+                for &id in
+                    ids.get(usize::from(bos.is_some())..ids.len().saturating_sub(1)).unwrap_or_default()
+                {
                     match chunks.last_mut() {
                         Some(chunk) if chunk.len() < most => chunk.push((id, weight as f32)),
                         _ => chunks.push(vec![(id, weight as f32)]),
@@ -58,10 +61,9 @@ pub(crate) fn chunks(tokenizer: &Tokenizer, prompt: &str, length: usize) -> Resu
             format!("is {} chunks of {length} tokens long, expected at most {MOST_CHUNKS}", chunks.len());
         return Err(Error::option("prompt", problem));
     }
-    let (bos, eos) = (tokenizer.bos_id(), tokenizer.eos_id());
     let whole = chunks.into_iter().map(|tokens| {
         let (ids, weights): (Vec<u32>, Vec<f32>) =
-            [(bos, 1.0)].into_iter().chain(tokens).chain([(eos, 1.0)]).unzip();
+            bos.map(|bos| (bos, 1.0)).into_iter().chain(tokens).chain([(eos, 1.0)]).unzip();
         Chunk { ids, weights }
     });
     Ok(whole.collect())

@@ -3,7 +3,6 @@
 use altclip_encoder::embedder::LABEL_PLACE;
 use axum::Json;
 use axum::extract::{Request, State as Extract};
-use candle_core::D;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -82,7 +81,7 @@ pub(crate) async fn classify(
         let classify = || {
             let classes = embedder.embed_labels(&labels, &templates)?;
             let logits = embedder.similarity(&embedder.embed_images(&images)?, &classes)?;
-            let rows = candle_nn::ops::softmax(&logits, D::Minus1)?.to_vec2::<f32>()?;
+            let rows = embedder.probabilities(&logits)?.to_vec2::<f32>()?;
             Ok(rows.into_iter().map(|row| likeliest(&labels, row)).collect::<Vec<_>>())
         };
         classify().map_err(|error: altclip_encoder::Error| Problem::from(error))

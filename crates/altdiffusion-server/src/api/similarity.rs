@@ -3,7 +3,6 @@
 use altclip_encoder::altclip::normalize;
 use axum::Json;
 use axum::extract::{Request, State as Extract};
-use candle_core::D;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -34,7 +33,8 @@ pub(crate) struct SimilarityAnswer {
     model: String,
     /// Cosines: a row for each text, a column for each image.
     similarity: Vec<Vec<f32>>,
-    /// A row for each image, over the texts: the softmax of the cosines times the model's logit scale.
+    /// A row for each image, over the texts: the softmax of the cosines times the model's logit
+    /// scale; for SigLIP the sigmoid, with its bias, which says whether a text matches.
     probabilities: Vec<Vec<f32>>,
 }
 
@@ -66,7 +66,7 @@ pub(crate) async fn similarity(
             let images = normalize(&embedder.embed_images(&images)?)?;
             let texts = normalize(&embedder.embed_texts(&texts)?)?;
             let logits = embedder.similarity(&images, &texts)?;
-            let probabilities = candle_nn::ops::softmax(&logits, D::Minus1)?.to_vec2::<f32>()?;
+            let probabilities = embedder.probabilities(&logits)?.to_vec2::<f32>()?;
             Ok((texts.matmul(&images.t()?)?.to_vec2::<f32>()?, probabilities))
         };
         compare().map_err(|error: altclip_encoder::Error| Problem::from(error))

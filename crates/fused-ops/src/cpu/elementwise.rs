@@ -93,6 +93,21 @@ pub(crate) fn gelu_derivative(x: f32) -> f32 {
     0.5 * (1. + erf(x * std::f32::consts::FRAC_1_SQRT_2)) + x * INV_SQRT_TAU * exp(-0.5 * x * x)
 }
 
+/// `2 √(2/π)`: ½ (1 + tanh(u)) is the sigmoid of 2 u.
+const TANH_SCALE: f32 = 1.595_769;
+const TANH_CUBIC: f32 = 0.044_715;
+
+#[inline(always)]
+pub(crate) fn gelu_tanh(x: f32) -> f32 {
+    x * sigmoid(TANH_SCALE * (x + TANH_CUBIC * x * x * x))
+}
+
+#[inline(always)]
+pub(crate) fn gelu_tanh_derivative(x: f32) -> f32 {
+    let s = sigmoid(TANH_SCALE * (x + TANH_CUBIC * x * x * x));
+    s + x * s * (1. - s) * TANH_SCALE * (1. + 3. * TANH_CUBIC * x * x)
+}
+
 #[inline(always)]
 pub(crate) fn silu(x: f32) -> f32 {
     x * sigmoid(x)

@@ -1,6 +1,6 @@
 //! Applies bias, shift, residual and activation to a product while it is still in the L1 cache.
 
-use super::elementwise::{gelu, quick_gelu, silu};
+use super::elementwise::{gelu, gelu_tanh, quick_gelu, silu};
 use super::microkernel::PANEL;
 use crate::shapes::Activation;
 
@@ -62,6 +62,7 @@ impl<'a> SliceEpilogue<'a> {
         match self.activation {
             None => {}
             Some(Activation::Gelu) => values.iter_mut().for_each(|value| *value = gelu(*value)),
+            Some(Activation::GeluTanh) => values.iter_mut().for_each(|value| *value = gelu_tanh(*value)),
             Some(Activation::QuickGelu) => values.iter_mut().for_each(|value| *value = quick_gelu(*value)),
             Some(Activation::Silu) => values.iter_mut().for_each(|value| *value = silu(*value)),
         }

@@ -15,6 +15,15 @@ pub fn gelu(x: &Tensor) -> Result<Tensor> {
     if on_cpu(x) { apply(x, Activation::Gelu) } else { x.gelu_erf() }
 }
 
+/// `½ x · (1 + tanh(√(2/π) · (x + 0.044715 x³)))`, the approximation of GELU by tanh (Hendrycks & Gimpel, arXiv
+/// 1606.08415), `gelu_pytorch_tanh` of transformers. Any shape.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
+    if on_cpu(x) { apply(x, Activation::GeluTanh) } else { x.gelu() }
+}
+
 /// `x · sigmoid(1.702 x)`, OpenAI CLIP's approximation of GELU. Any shape.
 ///
 /// # Errors
@@ -50,6 +59,7 @@ impl Activation {
     pub fn forward(self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Gelu => gelu(x),
+            Self::GeluTanh => gelu_tanh(x),
             Self::QuickGelu => quick_gelu(x),
             Self::Silu => silu(x),
         }
@@ -60,6 +70,7 @@ impl CustomOp1 for Activation {
     fn name(&self) -> &'static str {
         match self {
             Self::Gelu => "gelu",
+            Self::GeluTanh => "gelu_tanh",
             Self::QuickGelu => "quick_gelu",
             Self::Silu => "silu",
         }
@@ -69,6 +80,7 @@ impl CustomOp1 for Activation {
         let x = slice(x, layout)?;
         let y = match self {
             Self::Gelu => elementwise::map(x, elementwise::gelu),
+            Self::GeluTanh => elementwise::map(x, elementwise::gelu_tanh),
             Self::QuickGelu => elementwise::map(x, elementwise::quick_gelu),
             Self::Silu => elementwise::map(x, elementwise::silu),
         };
@@ -80,6 +92,9 @@ impl CustomOp1 for Activation {
             with_slice(grad, |grad| {
                 Ok(match self {
                     Self::Gelu => elementwise::map2(x, grad, |x, g| g * elementwise::gelu_derivative(x)),
+                    Self::GeluTanh => {
+                        elementwise::map2(x, grad, |x, g| g * elementwise::gelu_tanh_derivative(x))
+                    }
                     Self::QuickGelu => {
                         elementwise::map2(x, grad, |x, g| g * elementwise::quick_gelu_derivative(x))
                     }

@@ -60,6 +60,7 @@ fn activations_and_their_gradients() -> Result<()> {
     let x = random.variable(&[7, 46]);
     let x = Var::from_tensor(&(x.as_tensor() * 6.)?)?;
     compare("gelu", &mut random, &[&x], || fused_ops::gelu(&x), || x.gelu_erf())?;
+    compare("gelu by tanh", &mut random, &[&x], || fused_ops::gelu_tanh(&x), || x.gelu())?;
     compare("silu", &mut random, &[&x], || fused_ops::silu(&x), || x.silu())?;
     let quick = || x.as_tensor() * candle_nn::ops::sigmoid(&(x.as_tensor() * 1.702)?)?;
     compare("quick gelu", &mut random, &[&x], || fused_ops::quick_gelu(&x), quick)?;

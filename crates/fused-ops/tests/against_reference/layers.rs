@@ -81,8 +81,7 @@ fn epilogues() -> Result<()> {
         let linear = Linear::from_tensors(matrix.clone(), Some(b.clone()))?;
         let plain =
             [reference::conv2d(&x, &w, Some(&b), options)?, reference::linear(&x, &matrix, Some(&b))?];
-        for activation in [None, Some(Activation::Gelu), Some(Activation::QuickGelu), Some(Activation::Silu)]
-        {
+        for activation in [None].into_iter().chain(Activation::ALL.map(Some)) {
             let epilogue = Epilogue { shift: Some(&shift), residual: Some(&residual), activation };
             let found = [conv.forward_with(&x, &epilogue)?, linear.forward_with(&x, &epilogue)?];
             for (found, plain) in found.iter().zip(&plain) {
@@ -91,6 +90,7 @@ fn epilogues() -> Result<()> {
                 let expected = match activation {
                     None => sum,
                     Some(Activation::Gelu) => sum.gelu_erf()?,
+                    Some(Activation::GeluTanh) => sum.gelu()?,
                     Some(Activation::QuickGelu) => (&sum * candle_nn::ops::sigmoid(&(&sum * 1.702)?)?)?,
                     Some(Activation::Silu) => sum.silu()?,
                 };

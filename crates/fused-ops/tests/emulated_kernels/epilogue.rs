@@ -63,6 +63,7 @@ fn epilogue<T: Value>(
         let expected = match activation {
             None => y,
             Some(Activation::Gelu) => y.gelu_erf()?,
+            Some(Activation::GeluTanh) => y.gelu()?,
             Some(Activation::QuickGelu) => (&y * candle_nn::ops::sigmoid(&(&y * 1.702)?)?)?,
             Some(Activation::Silu) => y.silu()?,
         };
@@ -76,8 +77,7 @@ fn epilogues() -> Result<(), Failure> {
     let Some(emulator) = kernels() else { return Ok(()) };
     let seed = seed();
     for shape in [[2, 77, 320], [1, 1, 8], [3, 17, 40]] {
-        for activation in [None, Some(Activation::Gelu), Some(Activation::QuickGelu), Some(Activation::Silu)]
-        {
+        for activation in [None].into_iter().chain(Activation::ALL.map(Some)) {
             epilogue::<f16>(emulator, Element::F16, F16_UNIT, shape, activation, seed)?;
             epilogue::<bf16>(emulator, Element::Bf16, BF16_UNIT, shape, activation, seed)?;
         }

@@ -45,6 +45,7 @@ pub(super) fn activation_code(activation: Option<Activation>) -> i32 {
         Some(Activation::Gelu) => 1,
         Some(Activation::QuickGelu) => 2,
         Some(Activation::Silu) => 3,
+        Some(Activation::GeluTanh) => 4,
     }
 }
 
