@@ -68,9 +68,12 @@ impl Format {
         if safetensors::recognises(file) {
             return Self::Safetensors;
         }
+        if pickle::recognises_plain(file) {
+            return Self::Pickle;
+        }
         match file.name().rsplit_once('.').map(|(_, ending)| ending) {
             Some("gguf") => Self::Gguf,
-            Some("bin" | "ckpt" | "pt" | "pth") => Self::Pickle,
+            Some("bin" | "ckpt" | "pkl" | "pt" | "pth") => Self::Pickle,
             _ => Self::Safetensors,
         }
     }

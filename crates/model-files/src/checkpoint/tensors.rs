@@ -40,10 +40,17 @@ impl Checkpoint {
     /// [`Error::MissingFile`] if there are no weights; [`Error::Format`] if they are damaged.
     pub fn open(source: &ModelSource, folder: &str) -> Result<Self> {
         let file = find::weights_file(source, folder)?;
-        let file = file.ok_or_else(|| find::no_weights(source, folder))?;
-        let checkpoint = Self::from_source(source, &file)?;
+        Self::open_file(source, &file.ok_or_else(|| find::no_weights(source, folder))?)
+    }
+
+    /// Like [`open`](Self::open), for weights under a name of their own.
+    ///
+    /// # Errors
+    /// Like [`Checkpoint::open`].
+    pub fn open_file(source: &ModelSource, relative: &str) -> Result<Self> {
+        let checkpoint = Self::from_source(source, relative)?;
         Ok(match source.survey() {
-            Some(survey) => checkpoint.surveyed(survey, folder),
+            Some(survey) => checkpoint.surveyed(survey, folder_of(relative)),
             None => checkpoint,
         })
     }
