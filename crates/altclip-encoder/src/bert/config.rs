@@ -77,7 +77,7 @@ impl Serialize for BertConfig {
 }
 
 impl BertConfig {
-    pub(super) fn layer_shape(&self) -> LayerShape {
+    pub(crate) fn layer_shape(&self) -> LayerShape {
         LayerShape {
             hidden_size: self.hidden_size,
             intermediate_size: self.intermediate_size,

@@ -7,6 +7,7 @@
 mod config;
 mod distilbert;
 mod embeddings;
+pub(crate) mod joint;
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;

@@ -8,6 +8,8 @@ use serde::Deserialize;
 
 use super::distilbert_clip::{MODULES, Module};
 use crate::error::{Error, Result};
+#[cfg(feature = "images")]
+use crate::image_processor::{ImageProcessorConfig, ResizeTo};
 
 /// A family of dual encoders, with the same layout and computation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,6 +32,8 @@ pub enum Family {
     DistilBertClip,
     /// OpenAI's CLIP in sentence-transformers' layout.
     SentenceClip,
+    /// R2D2 and PRD2, as their authors publish them.
+    R2d2,
     /// An AltDiffusion with an image encoder, such as this project's own model.
     AltDiffusion,
 }
@@ -55,8 +59,10 @@ pub(super) const IMAGE_ENCODER: &str = "image_encoder";
 
 const SUPPORTED: &str = "AltCLIP (altclip), CLIP (clip), Chinese-CLIP (chinese_clip), Taiyi-CLIP (a BERT in text_encoder/ and a CLIP at the root \
      or in image_encoder/), OpenCLIP with XLM-R (open_clip_config.json), SigLIP (siglip), M-CLIP and sentence-transformers' \
-     multilingual CLIP (each with its CLIP in image_encoder/), and AltDiffusion with text_encoder/ and \
+     multilingual CLIP (each with its CLIP in image_encoder/), R2D2 and PRD2 (a .pth with vocab.txt beside it), and AltDiffusion with text_encoder/ and \
      image_encoder/";
+/// The ending of the name of R2D2's weights.
+pub(super) const R2D2_ENDING: &str = ".pth";
 /// The folder of a CLIP in sentence-transformers' layout.
 const SENTENCE_CLIP: &str = "0_CLIPModel";
 /// The configuration of OpenCLIP's models.
@@ -90,10 +96,14 @@ impl Family {
                 };
             }
             return match read("text_encoder/config.json")? {
-                None => Err(Error::config(
-                    source.to_string(),
-                    format!("no config.json and no text_encoder/config.json, expected one of {SUPPORTED}"),
-                )),
+                None => of_weights(source)?.ok_or_else(|| {
+                    Error::config(
+                        source.to_string(),
+                        format!(
+                            "no config.json and no text_encoder/config.json, expected one of {SUPPORTED}"
+                        ),
+                    )
+                }),
                 Some(text) if text.model_type == "bert" => Ok(Self::TaiyiClip),
                 Some(text) if text.model_type.contains("roberta") => Ok(Self::AltDiffusion),
                 Some(text) => Err(unknown(source, "text_encoder/config.json", &text.model_type)),
@@ -118,6 +128,8 @@ impl Family {
                 let text = read("text_encoder/config.json")?.unwrap_or_default();
                 Ok(if text.model_type == "bert" { Self::TaiyiClip } else { Self::Clip })
             }
+            // R2D2's tokenizer has a configuration of a BERT beside it.
+            "bert" if only_file(source, R2D2_ENDING)?.is_some() => Ok(Self::R2d2),
             "bert" => Err(Error::config(
                 source.to_string(),
                 "config.json: model_type is bert, which is a text tower alone, as Taiyi-CLIP's is; expected it in \
@@ -136,7 +148,8 @@ impl Family {
             | Self::OpenClip
             | Self::Siglip
             | Self::MClip
-            | Self::DistilBertClip => "",
+            | Self::DistilBertClip
+            | Self::R2d2 => "",
             Self::SentenceClip => SENTENCE_CLIP,
             Self::TaiyiClip => TEXT_ENCODER,
             Self::AltDiffusion => "tokenizer",
@@ -146,12 +159,51 @@ impl Family {
     /// The folders where the model's `preprocessor_config.json` may be, "" for its root.
     pub fn preprocessor_folders(self) -> &'static [&'static str] {
         match self {
-            Self::AltClip | Self::Clip | Self::ChineseClip | Self::OpenClip | Self::Siglip => &[""],
+            Self::AltClip | Self::Clip | Self::ChineseClip | Self::OpenClip | Self::Siglip | Self::R2d2 => {
+                &[""]
+            }
             Self::MClip | Self::DistilBertClip => &[IMAGE_ENCODER],
             Self::SentenceClip => &[SENTENCE_CLIP],
             Self::TaiyiClip => &[IMAGE_ENCODER, ""],
             Self::AltDiffusion => &["feature_extractor", IMAGE_ENCODER],
         }
+    }
+
+    /// How images of `side` pixels are prepared, where no file says so and all models of the family have it.
+    #[cfg(feature = "images")]
+    pub(crate) fn image_processor(self, side: usize) -> Option<ImageProcessorConfig> {
+        let side = u32::try_from(side).unwrap_or(u32::MAX);
+        match self {
+            // The whole image, out of shape.
+            Self::R2d2 => Some(ImageProcessorConfig {
+                size: ResizeTo::Exactly { height: side, width: side },
+                do_center_crop: false,
+                ..ImageProcessorConfig::default()
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// The family of a model that is one file of weights with a vocabulary.
+fn of_weights(source: &ModelSource) -> Result<Option<Family>> {
+    Ok(only_file(source, R2D2_ENDING)?.map(|_| Family::R2d2))
+}
+
+/// The file at the root whose name ends in `ending`.
+///
+/// # Errors
+/// If there are several.
+pub(super) fn only_file(source: &ModelSource, ending: &str) -> Result<Option<String>> {
+    let files = source.files()?.unwrap_or_default();
+    let mut found = files.into_iter().filter(|file| file.ends_with(ending) && !file.contains('/'));
+    let file = found.next();
+    match (&file, found.next()) {
+        (Some(first), Some(second)) => Err(Error::config(
+            source.to_string(),
+            format!("expected one file that ends in {ending}, found {first} and {second}"),
+        )),
+        _ => Ok(file),
     }
 }
 
@@ -175,6 +227,7 @@ impl fmt::Display for Family {
             Self::MClip => "M-CLIP",
             Self::DistilBertClip => "sentence-transformers' multilingual CLIP",
             Self::SentenceClip => "CLIP in sentence-transformers' layout",
+            Self::R2d2 => "R2D2",
             Self::AltDiffusion => "AltDiffusion",
         })
     }

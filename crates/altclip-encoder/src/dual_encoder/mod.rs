@@ -14,6 +14,7 @@
 //! | M-CLIP | XLM-R, mean of the tokens, `LinearTransformation` | `config.json` with `model_type` `M-CLIP`; its CLIP in `image_encoder/` |
 //! | sentence-transformers' multilingual CLIP | DistilBERT, mean of the tokens, `linear` | `modules.json`, and `config.json` with `model_type` `distilbert`; its CLIP in `image_encoder/` |
 //! | CLIP in sentence-transformers' layout | CLIP's own | `modules.json` and `0_CLIPModel/` |
+//! | R2D2, PRD2 | BERT | one `.pth` with the weights under `model`, and `vocab.txt` |
 //! | AltDiffusion with an image encoder | XLM-R, `transformation` | `text_encoder/` with `pre_LN` and `text_projection`, `image_encoder/` |
 //!
 //! All but SigLIP have CLIP's image tower.
@@ -28,8 +29,11 @@ mod family;
 mod image_encoder;
 mod m_clip;
 mod open_clip;
+mod r2d2;
+mod ranker;
 mod siglip;
 mod taiyi_clip;
+mod weight_sizes;
 mod xlm_roberta_sizes;
 
 use candle_core::{DType, Device, Tensor};
@@ -47,6 +51,8 @@ pub use self::family::Family;
 pub(crate) use self::family::OPEN_CLIP_CONFIG;
 pub use self::m_clip::{MClip, MClipConfig};
 pub use self::open_clip::{OpenClip, OpenClipConfig};
+pub use self::r2d2::R2d2;
+pub use self::ranker::Ranker;
 pub use self::siglip::{Siglip, SiglipConfig};
 pub use self::taiyi_clip::TaiyiClip;
 
@@ -80,6 +86,11 @@ pub trait DualEncoder: Send + Sync {
     /// # Errors
     /// If the images have another size.
     fn encode_image(&self, pixel_values: &Tensor) -> Result<Tensor>;
+
+    /// The model's other part, which ranks pairs, if it has one.
+    fn ranker(&self) -> Option<&dyn Ranker> {
+        None
+    }
 
     /// exp(logit_scale), the factor of cosine similarities.
     fn logit_scale(&self) -> f32 {
@@ -157,6 +168,7 @@ pub fn load(source: &ModelSource, dtype: DType, device: &Device) -> Result<Box<d
             Box::new(Clip::load(source, family.tokenizer_folder(), dtype, device)?)
         }
         Family::Siglip => Box::new(Siglip::load(source, dtype, device)?),
+        Family::R2d2 => Box::new(R2d2::load(source, dtype, device)?),
         Family::MClip => Box::new(MClip::load(source, dtype, device)?),
         Family::DistilBertClip => Box::new(DistilBertClip::load(source, dtype, device)?),
         Family::ChineseClip => Box::new(ChineseClip::load(source, dtype, device)?),

@@ -12,6 +12,8 @@ mod image_source;
 mod images;
 #[cfg(feature = "images")]
 mod preparation;
+#[cfg(feature = "images")]
+mod ranking;
 mod row_stream;
 mod texts;
 
@@ -77,7 +79,7 @@ impl Embedder {
             max_tokens: tokenizer.max_length(model.max_tokens()),
             tokenizer: Arc::new(tokenizer.with_embedding_rows(model.properties().vocab_size)),
             #[cfg(feature = "images")]
-            preparation: preparation.checked(model.image_size(), source)?,
+            preparation: preparation.checked(model.image_size(), family, source)?,
             model: Arc::from(model),
         })
     }

@@ -54,12 +54,18 @@ impl ImagePreparation {
         Ok(Self { decode_options: DecodeOptions::default(), processor })
     }
 
-    /// Checks it against a model for images of `side` pixels. Images that would not fit are an error only once they
-    /// are used: texts do not need them.
+    /// Checks it against a model for images of `side` pixels, or takes what its family always does. Images that would not
+    /// fit are an error only once they are used: texts do not need them.
     ///
     /// # Errors
     /// If images cannot be prepared at all.
-    pub(super) fn checked(self, side: usize, source: &ModelSource) -> Result<Self> {
+    pub(super) fn checked(self, side: usize, family: Family, source: &ModelSource) -> Result<Self> {
+        let own =
+            family.image_processor(side).filter(|_| matches!(self.processor, Processor::Missing { .. }));
+        if let Some(config) = own {
+            let processor = Arc::new(ImageProcessor::new(config)?);
+            return Ok(Self { processor: Processor::Found { processor, file: family.to_string() }, ..self });
+        }
         let Processor::Found { processor, file } = &self.processor else { return Ok(self) };
         let (prepared, expected) = (processor.preprocess(&DynamicImage::new_rgb8(1, 1))?, [3, side, side]);
         if prepared.dims() == expected {

@@ -153,6 +153,7 @@ impl ConfigFile for TokenizerConfig {
                 &[
                     "auto_map",
                     "backend",
+                    "init_inputs",
                     "is_local",
                     "local_files_only",
                     "model_input_names",

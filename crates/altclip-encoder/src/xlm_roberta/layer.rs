@@ -64,20 +64,20 @@ impl XlmRobertaSelfAttention {
 
 /// `dense`, the residual and `LayerNorm`: the end of both halves of a layer.
 #[derive(Debug, Clone)]
-struct ResidualNorm {
+pub(crate) struct ResidualNorm {
     dense: Linear,
     layer_norm: LayerNorm,
 }
 
 impl ResidualNorm {
-    fn new(input: usize, output: usize, eps: f64, vb: VarBuilder) -> Result<Self> {
+    pub(crate) fn new(input: usize, output: usize, eps: f64, vb: VarBuilder) -> Result<Self> {
         Ok(Self {
             dense: Linear::new(input, output, true, vb.pp("dense"))?,
             layer_norm: LayerNorm::new(output, eps, vb.pp("LayerNorm"))?,
         })
     }
 
-    fn forward(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         self.dense.forward_normalised(x, residual, &self.layer_norm)
     }
 }
