@@ -70,12 +70,12 @@ class Ended:
         return found
 
 
-def run(arguments, folder, seconds=SECONDS, before=None, **variables):
-    """Runs the program to its end, or until its time is up."""
+def run(arguments, folder, seconds=SECONDS, before=None, executable=None, **variables):
+    """Runs the program, or another one, to its end, or until its time is up."""
     start = time.monotonic()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(
-            [program(), *map(str, arguments)], cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+            [executable or program(), *map(str, arguments)], cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
             env=environment(**variables), preexec_fn=before, start_new_session=True,
         )
         code = None
