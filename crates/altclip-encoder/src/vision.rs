@@ -202,6 +202,11 @@ impl VisionTransformer {
         self.hidden_states_after(self.layers.len(), pixel_values)
     }
 
+    /// Hidden states after the last layer, all normalised by `post_layernorm`.
+    pub(crate) fn normalised_hidden_states(&self, pixel_values: &Tensor) -> Result<Tensor> {
+        self.post_layer_norm.forward(&self.hidden_states(pixel_values)?)
+    }
+
     /// Hidden states before the last layer (`hidden_states[-2]` of transformers), class token first: (batch, 1 + patches,
     /// hidden_size).
     pub fn penultimate_hidden_states(&self, pixel_values: &Tensor) -> Result<Tensor> {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::distilbert_clip::{MODULES, Module};
 use crate::error::{Error, Result};
 #[cfg(feature = "images")]
-use crate::image_processor::{ImageProcessorConfig, ResizeTo};
+use crate::image_processor::{CropTo, ImageProcessorConfig, ResizeTo};
 
 /// A family of dual encoders, with the same layout and computation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,6 +34,8 @@ pub enum Family {
     SentenceClip,
     /// R2D2 and PRD2, as their authors publish them.
     R2d2,
+    /// Wukong in any of its forms, as its authors publish it.
+    Wukong,
     /// An AltDiffusion with an image encoder, such as this project's own model.
     AltDiffusion,
 }
@@ -59,10 +61,12 @@ pub(super) const IMAGE_ENCODER: &str = "image_encoder";
 
 const SUPPORTED: &str = "AltCLIP (altclip), CLIP (clip), Chinese-CLIP (chinese_clip), Taiyi-CLIP (a BERT in text_encoder/ and a CLIP at the root \
      or in image_encoder/), OpenCLIP with XLM-R (open_clip_config.json), SigLIP (siglip), M-CLIP and sentence-transformers' \
-     multilingual CLIP (each with its CLIP in image_encoder/), R2D2 and PRD2 (a .pth with vocab.txt beside it), and AltDiffusion with text_encoder/ and \
+     multilingual CLIP (each with its CLIP in image_encoder/), R2D2 and PRD2 (a .pth with vocab.txt beside it), Wukong (a .pkl with vocab_zh.txt beside it), and AltDiffusion with text_encoder/ and \
      image_encoder/";
 /// The ending of the name of R2D2's weights.
 pub(super) const R2D2_ENDING: &str = ".pth";
+/// The ending of the name of Wukong's weights.
+pub(super) const WUKONG_ENDING: &str = ".pkl";
 /// The folder of a CLIP in sentence-transformers' layout.
 const SENTENCE_CLIP: &str = "0_CLIPModel";
 /// The configuration of OpenCLIP's models.
@@ -149,7 +153,8 @@ impl Family {
             | Self::Siglip
             | Self::MClip
             | Self::DistilBertClip
-            | Self::R2d2 => "",
+            | Self::R2d2
+            | Self::Wukong => "",
             Self::SentenceClip => SENTENCE_CLIP,
             Self::TaiyiClip => TEXT_ENCODER,
             Self::AltDiffusion => "tokenizer",
@@ -159,9 +164,13 @@ impl Family {
     /// The folders where the model's `preprocessor_config.json` may be, "" for its root.
     pub fn preprocessor_folders(self) -> &'static [&'static str] {
         match self {
-            Self::AltClip | Self::Clip | Self::ChineseClip | Self::OpenClip | Self::Siglip | Self::R2d2 => {
-                &[""]
-            }
+            Self::AltClip
+            | Self::Clip
+            | Self::ChineseClip
+            | Self::OpenClip
+            | Self::Siglip
+            | Self::R2d2
+            | Self::Wukong => &[""],
             Self::MClip | Self::DistilBertClip => &[IMAGE_ENCODER],
             Self::SentenceClip => &[SENTENCE_CLIP],
             Self::TaiyiClip => &[IMAGE_ENCODER, ""],
@@ -180,6 +189,11 @@ impl Family {
                 do_center_crop: false,
                 ..ImageProcessorConfig::default()
             }),
+            Self::Wukong => Some(ImageProcessorConfig {
+                size: ResizeTo::ShortestEdge { shortest_edge: side },
+                crop_size: CropTo::Exactly { height: side, width: side },
+                ..ImageProcessorConfig::default()
+            }),
             _ => None,
         }
     }
@@ -187,7 +201,12 @@ impl Family {
 
 /// The family of a model that is one file of weights with a vocabulary.
 fn of_weights(source: &ModelSource) -> Result<Option<Family>> {
-    Ok(only_file(source, R2D2_ENDING)?.map(|_| Family::R2d2))
+    for (ending, family) in [(R2D2_ENDING, Family::R2d2), (WUKONG_ENDING, Family::Wukong)] {
+        if only_file(source, ending)?.is_some() {
+            return Ok(Some(family));
+        }
+    }
+    Ok(None)
 }
 
 /// The file at the root whose name ends in `ending`.
@@ -228,6 +247,7 @@ impl fmt::Display for Family {
             Self::DistilBertClip => "sentence-transformers' multilingual CLIP",
             Self::SentenceClip => "CLIP in sentence-transformers' layout",
             Self::R2d2 => "R2D2",
+            Self::Wukong => "Wukong",
             Self::AltDiffusion => "AltDiffusion",
         })
     }

@@ -15,6 +15,7 @@
 //! | sentence-transformers' multilingual CLIP | DistilBERT, mean of the tokens, `linear` | `modules.json`, and `config.json` with `model_type` `distilbert`; its CLIP in `image_encoder/` |
 //! | CLIP in sentence-transformers' layout | CLIP's own | `modules.json` and `0_CLIPModel/` |
 //! | R2D2, PRD2 | BERT | one `.pth` with the weights under `model`, and `vocab.txt` |
+//! | Wukong | CLIP's, with Chinese WordPiece | one `.pkl`, and `vocab_zh.txt` |
 //! | AltDiffusion with an image encoder | XLM-R, `transformation` | `text_encoder/` with `pre_LN` and `text_projection`, `image_encoder/` |
 //!
 //! All but SigLIP have CLIP's image tower.
@@ -27,13 +28,16 @@ mod config;
 mod distilbert_clip;
 mod family;
 mod image_encoder;
+mod late_interaction;
 mod m_clip;
 mod open_clip;
 mod r2d2;
 mod ranker;
 mod siglip;
 mod taiyi_clip;
+mod token_reduction;
 mod weight_sizes;
+mod wukong;
 mod xlm_roberta_sizes;
 
 use candle_core::{DType, Device, Tensor};
@@ -49,12 +53,14 @@ pub use self::distilbert_clip::DistilBertClip;
 pub use self::family::Family;
 #[cfg(feature = "images")]
 pub(crate) use self::family::OPEN_CLIP_CONFIG;
+pub use self::late_interaction::{TextTokens, TokenWise};
 pub use self::m_clip::{MClip, MClipConfig};
 pub use self::open_clip::{OpenClip, OpenClipConfig};
 pub use self::r2d2::R2d2;
 pub use self::ranker::Ranker;
 pub use self::siglip::{Siglip, SiglipConfig};
 pub use self::taiyi_clip::TaiyiClip;
+pub use self::wukong::Wukong;
 
 /// A model that maps texts and images to vectors of a joint space.
 pub trait DualEncoder: Send + Sync {
@@ -89,6 +95,11 @@ pub trait DualEncoder: Send + Sync {
 
     /// The model's other part, which ranks pairs, if it has one.
     fn ranker(&self) -> Option<&dyn Ranker> {
+        None
+    }
+
+    /// The model's vectors of tokens, if it compares these instead of one vector each.
+    fn token_wise(&self) -> Option<&dyn TokenWise> {
         None
     }
 
@@ -168,6 +179,7 @@ pub fn load(source: &ModelSource, dtype: DType, device: &Device) -> Result<Box<d
             Box::new(Clip::load(source, family.tokenizer_folder(), dtype, device)?)
         }
         Family::Siglip => Box::new(Siglip::load(source, dtype, device)?),
+        Family::Wukong => Box::new(Wukong::load(source, dtype, device)?),
         Family::R2d2 => Box::new(R2d2::load(source, dtype, device)?),
         Family::MClip => Box::new(MClip::load(source, dtype, device)?),
         Family::DistilBertClip => Box::new(DistilBertClip::load(source, dtype, device)?),

@@ -252,7 +252,7 @@ impl OpenClip {
 }
 
 /// The name in OpenCLIP of a weight of the image tower.
-fn vision_name(name: &str) -> Option<String> {
+pub(super) fn vision_name(name: &str) -> Option<String> {
     let name = match name {
         "embeddings.class_embedding" => "class_embedding".to_owned(),
         "embeddings.position_embedding.weight" => "positional_embedding".to_owned(),

@@ -16,6 +16,8 @@ mod preparation;
 mod ranking;
 mod row_stream;
 mod texts;
+#[cfg(feature = "images")]
+mod token_similarity;
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,6 +36,8 @@ pub use self::image_source::ImageSource;
 pub use self::images::{BATCH as IMAGE_BATCH, ImageStream};
 pub use self::row_stream::{RowStream, TextStream};
 pub use self::texts::RowOutcome;
+#[cfg(feature = "images")]
+pub use self::token_similarity::TokenSimilarities;
 
 /// The placeholder for the label in a template.
 pub const LABEL_PLACE: &str = "{}";

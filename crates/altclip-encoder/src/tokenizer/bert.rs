@@ -7,6 +7,7 @@
 use model_files::config::without_byte_order_mark;
 use serde_json::{Map, Value, json};
 
+use super::added::{AddedToken, AddedTokens};
 use super::declared::{Declared, WordPieceConfig};
 use super::special_tokens::SpecialTokens;
 use crate::{Error, Result};
@@ -51,6 +52,15 @@ pub(super) fn tokenizer_json(vocabulary: &[u8], declared: &Declared, name: &str)
             "vocab": vocab,
         },
     }))
+}
+
+/// The special tokens that Wukong's tokenizer finds in a text: fewer, and only between spaces.
+pub(super) fn words_of_wukong(id: impl Fn(&str) -> Option<u32>) -> AddedTokens {
+    let token = |text: &str| {
+        let token = AddedToken { single_word: true, ..AddedToken::new(text, true) };
+        id(text).map(|id| (token, id))
+    };
+    AddedTokens::new(["[UNK]", "[CLS]", "[SEP]"].into_iter().filter_map(token).collect())
 }
 
 fn normalizers(config: &WordPieceConfig) -> Vec<Value> {

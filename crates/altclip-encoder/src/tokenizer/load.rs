@@ -20,6 +20,8 @@ const SENTENCEPIECE_FILE: &str = "sentencepiece.bpe.model";
 /// SigLIP's name for it.
 const SIGLIP_FILE: &str = "spiece.model";
 const WORDPIECE_FILE: &str = "vocab.txt";
+/// Wukong's name for it.
+const WUKONG_FILE: &str = "vocab_zh.txt";
 const BPE_FILE: &str = "vocab.json";
 const MERGES_FILE: &str = "merges.txt";
 const TOKENIZER_JSON_FILE: &str = "tokenizer.json";
@@ -31,7 +33,7 @@ const MADE_OF_VOCABULARY: &str = "the vocabulary cannot be used";
 
 impl Tokenizer {
     /// Loads the tokenizer in a model's folder (`tokenizer` in AltDiffusion's layout, "" for the root): from
-    /// `sentencepiece.bpe.model` (XLM-R), `spiece.model` (SigLIP), `vocab.txt` (BERT), `vocab.json` and `merges.txt` (CLIP), or else from
+    /// `sentencepiece.bpe.model` (XLM-R), `spiece.model` (SigLIP), `vocab.txt` (BERT; `vocab_zh.txt`, Wukong), `vocab.json` and `merges.txt` (CLIP), or else from
     /// `tokenizer.json`.
     ///
     /// # Errors
@@ -65,6 +67,14 @@ impl Tokenizer {
             }
             return Ok(tokenizer);
         }
+        if let Some(data) = source.read_optional(&path(WUKONG_FILE))? {
+            let json = bert::tokenizer_json(&data, &declared, data.name())?;
+            let model = JsonTokenizer::new(json.to_string().as_bytes(), data.name(), MADE_OF_VOCABULARY)?;
+            let mut tokenizer =
+                Self::slow(TokenModel::Json(model), &bert::SPECIAL_TOKENS, &declared, data.name())?;
+            tokenizer.added = bert::words_of_wukong(|token| tokenizer.model.token_id(token));
+            return Ok(tokenizer);
+        }
         if let Some(data) = source.read_optional(&path(BPE_FILE))? {
             let merges = source.read(&path(MERGES_FILE))?;
             let json = clip::tokenizer_json(&data, &merges, (data.name(), merges.name()))?;
@@ -74,7 +84,9 @@ impl Tokenizer {
         match source.read_optional(&path(TOKENIZER_JSON_FILE))? {
             Some(data) => Self::read_tokenizer_json(&data, data.name(), &declared),
             None => {
-                let files = [SENTENCEPIECE_FILE, SIGLIP_FILE, WORDPIECE_FILE, BPE_FILE].map(path).join(", ");
+                let files = [SENTENCEPIECE_FILE, SIGLIP_FILE, WORDPIECE_FILE, WUKONG_FILE, BPE_FILE]
+                    .map(path)
+                    .join(", ");
                 Err(source.missing(&format!("{files} or {}", path(TOKENIZER_JSON_FILE))).into())
             }
         }
