@@ -130,7 +130,11 @@ fn made_of<'a>(nodes: &[Node<'a>], global: Global, arguments: &[NodeId]) -> Opti
         },
         ("numpy.core.numeric" | "numpy._core.numeric", "_frombuffer", &[data, dtype, shape, order]) => {
             let is_fortran = matches!(node(nodes, order), Node::Text("F"));
+            let shape = sizes(nodes, shape)?;
             Some(Made::New(array(nodes, data, dtype, shape, is_fortran)?))
+        }
+        ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar", &[dtype, data]) => {
+            Some(Made::New(array(nodes, data, dtype, Vec::new(), false)?))
         }
         _ => None,
     }
@@ -147,7 +151,7 @@ pub(super) fn built<'a>(nodes: &[Node<'a>], object: &Object<'a>, state: NodeId) 
             &[_, shape, dtype, is_fortran, data],
         ) => {
             let is_fortran = matches!(node(nodes, is_fortran), Node::Bool(true) | Node::Int(1));
-            array(nodes, data, dtype, shape, is_fortran)
+            array(nodes, data, dtype, sizes(nodes, shape)?, is_fortran)
         }
         // Tensors of early PyTorch versions.
         ("torch" | "torch.cuda", _, &[storage, offset, shape, strides]) if name.ends_with("Tensor") => {
@@ -238,7 +242,7 @@ fn array<'a>(
     nodes: &[Node<'a>],
     data: NodeId,
     dtype: NodeId,
-    shape: NodeId,
+    shape: Vec<usize>,
     is_fortran: bool,
 ) -> Option<Node<'a>> {
     let bytes = match node(nodes, data) {
@@ -256,7 +260,6 @@ fn array<'a>(
     let big_endian = matches!(node(nodes, *state.get(1)?), Node::Text(">"));
     let dtype = numpy_dtype(kind)?;
 
-    let shape = sizes(nodes, shape)?;
     let mut strides = vec![1; shape.len()];
     let mut stride = 1usize;
     for dimension in 0..shape.len() {
