@@ -6,6 +6,7 @@ use altclip_encoder::embedder::Embedder;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use embedding_index::{Hit, Index, ItemKind, SearchOptions};
+use image::DynamicImage;
 use serde_json::{Value, json};
 
 use crate::image_args::ImageArgs;
@@ -42,6 +43,12 @@ pub struct Search {
     /// What to search in.
     #[arg(long, value_name = "KIND", value_enum, default_value_t = Among::Both)]
     among: Among,
+
+    /// Rank the K nearest images of a text, or texts of an image, again by reading both at once.
+    ///
+    /// Only R2D2 can do that. The score is then the probability that they match; the order also counts the cosine.
+    #[arg(long, value_name = "K", value_parser = option_values::count)]
+    rerank: Option<usize>,
 
     /// Print JSON: a list of objects with rank, score, kind and item.
     #[arg(long)]
@@ -97,7 +104,12 @@ impl Search {
         }
         self.warn_of_other_model(&index)?;
 
-        let hits = index.search(&self.query(&index)?, self.among.options(self.top))?;
+        let (embedder, image) = self.embedder(&index)?;
+        let query = self.query(&index, &embedder, image.as_ref())?;
+        let hits = match self.rerank {
+            None => index.search(&query, self.among.options(self.top))?,
+            Some(candidates) => self.reranked(&index, &embedder, image, &query, candidates)?,
+        };
         if let Some(path) = &self.html {
             let query = match (&self.text, &self.image) {
                 (Some(text), _) => (ItemKind::Text, text.clone()),
@@ -108,8 +120,8 @@ impl Search {
         if self.json { print_json(&as_json(&hits)) } else { print_table(&HEADER, &rows(&hits), 0..2) }
     }
 
-    /// The vector of the query.
-    fn query(&self, index: &Index) -> Result<Vec<f32>> {
+    /// The model, and the query if it is an image.
+    fn embedder(&self, index: &Index) -> Result<(Embedder, Option<DynamicImage>)> {
         // Decode the image first: if it is invalid, loading the model would be wasted.
         let image = self.image.as_deref().map(|path| self.reading.open("--image", path)).transpose()?;
         let device = self.model.device()?;
@@ -124,17 +136,65 @@ impl Search {
             embedder = embedder.with_background(background);
         }
         let embedder = self.reading.apply(embedder);
+        if self.rerank.is_some() && !embedder.ranks() {
+            bail!("--rerank: {} has no ranker, expected R2D2", embedder.family());
+        }
+        Ok((embedder, image))
+    }
+
+    /// The vector of the query.
+    fn query(&self, index: &Index, embedder: &Embedder, image: Option<&DynamicImage>) -> Result<Vec<f32>> {
         let vectors = match image {
             Some(image) => {
-                let images = [image];
-                if background.is_none() {
-                    self.reading.warn_of_transparency(self.reading.transparent(&images, &embedder));
+                let images = std::slice::from_ref(image);
+                if index.info().and_then(|info| info.background).is_none() {
+                    self.reading.warn_of_transparency(self.reading.transparent(images, embedder));
                 }
-                embedder.embed_images(&images)?
+                embedder.embed_images(images)?
             }
             None => embedder.embed_texts(self.text.as_slice())?,
         };
         Ok(vectors.flatten_all()?.to_vec1()?)
+    }
+
+    /// The best of the nearest `candidates` of the other kind, by the model's ranker.
+    fn reranked(
+        &self,
+        index: &Index,
+        embedder: &Embedder,
+        image: Option<DynamicImage>,
+        query: &[f32],
+        candidates: usize,
+    ) -> Result<Vec<Hit>> {
+        let texts = image.is_some();
+        let options = SearchOptions { top: candidates.max(self.top), texts, images: !texts };
+        let mut hits = index.search(query, options)?;
+        let (images, texts) = match image {
+            Some(image) => (vec![image], hits.iter().map(|hit| hit.item.clone()).collect()),
+            None => {
+                let mut images = Vec::with_capacity(hits.len());
+                hits.retain(|hit| match self.reading.open("--rerank", Path::new(&hit.item)) {
+                    Ok(image) => {
+                        images.push(image);
+                        true
+                    }
+                    Err(error) => {
+                        warn(&format!("left out: {error:#}"));
+                        false
+                    }
+                });
+                (images, Vec::from_iter(self.text.clone()))
+            }
+        };
+        let scores = embedder.match_scores(&images, &texts)?.flatten_all()?.to_vec1()?;
+        // By the sum, as the authors rank; what is shown is the probability.
+        let mut ranked: Vec<(f32, Hit)> = hits
+            .into_iter()
+            .zip(scores)
+            .map(|(hit, score): (Hit, f32)| (hit.score + score, Hit { score, ..hit }))
+            .collect();
+        ranked.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        Ok(ranked.into_iter().take(self.top).map(|(_, hit)| hit).collect())
     }
 
     /// Another name may be the same model, so only warn.

@@ -28,6 +28,10 @@ pub struct Similarity {
     #[arg(long = "text", value_name = "TEXT", required = true)]
     texts: Vec<String>,
 
+    /// Print how well each pair matches by reading both at once, instead of comparing vectors. Only R2D2 can.
+    #[arg(long)]
+    rerank: bool,
+
     /// Print JSON: a list of objects with image and texts, of which each has text, probability, logit and cosine.
     #[arg(long)]
     json: bool,
@@ -72,7 +76,11 @@ impl Similarity {
         let logits = embedder.similarity(&images, &texts)?;
         drop(progress);
         self.reading.warn_of_transparency(self.reading.transparent(&opened, &embedder));
-        let rows = self.rows(&images.matmul(&texts.t()?)?, &logits, &embedder.probabilities(&logits)?)?;
+        let probabilities = match self.rerank {
+            false => embedder.probabilities(&logits)?,
+            true => embedder.match_scores(&opened, &self.texts)?,
+        };
+        let rows = self.rows(&images.matmul(&texts.t()?)?, &logits, &probabilities)?;
         if self.json {
             print_json(&rows)?;
             return Ok(());

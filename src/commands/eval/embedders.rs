@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use altclip_encoder::altclip::normalize;
-use altclip_encoder::embedder::Embedder;
+use altclip_encoder::embedder::{Embedder, PairRanker};
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use clap::Args;
@@ -97,6 +97,32 @@ impl Embedders {
         ensure!(found > 0, "none of the {} images can be read", images.len());
         let vectors = Tensor::from_vec(values, (found, embedder.projection_dim()), &Device::Cpu)?;
         Ok((normalize(&vectors)?, is_there))
+    }
+}
+
+/// Images decoded at a time.
+const IMAGES_AT_A_TIME: usize = 16;
+
+impl Embedders {
+    /// A ranker of these images, which could be read before, and texts.
+    ///
+    /// # Errors
+    /// If the model has none, or an image cannot be read any more.
+    pub fn pair_ranker(
+        &self,
+        embedder: &Embedder,
+        images: &[PathBuf],
+        texts: &[String],
+    ) -> Result<PairRanker> {
+        let progress = ProgressLine::start("Reading texts");
+        let mut ranker = embedder.pair_ranker(texts)?;
+        for (part, paths) in images.chunks(IMAGES_AT_A_TIME).enumerate() {
+            let opened =
+                paths.iter().map(|path| self.reading.open("an image", path)).collect::<Result<Vec<_>>>()?;
+            ranker.add_images(&opened)?;
+            progress.steps("Reading images", part * IMAGES_AT_A_TIME + paths.len(), images.len());
+        }
+        Ok(ranker)
     }
 }
 

@@ -35,6 +35,10 @@ pub struct EvalRetrieval {
     #[arg(long, value_name = "N", value_parser = option_values::count, allow_negative_numbers = true)]
     captions: Option<usize>,
 
+    /// For models with a ranker, R2D2, also rank the K nearest again by it: a second row for each language.
+    #[arg(long, value_name = "K", value_parser = option_values::count, allow_negative_numbers = true)]
+    rerank: Option<usize>,
+
     /// Print JSON: a list of objects with model, language, images, captions, text_to_image, image_to_text and mean_recall.
     #[arg(long)]
     json: bool,
@@ -80,15 +84,23 @@ impl EvalRetrieval {
                 };
                 let found = set.only(&is_there);
                 let texts = normalize(&embedder.embed_texts(&found.captions)?)?;
-                let recall = evaluation::retrieval(&vectors, &texts, &found.owners)?;
-                rows.push(RetrievalRow {
-                    model: model.to_owned(),
+                let row = |model: String, recall: evaluation::RetrievalScores| RetrievalRow {
+                    model,
                     language: language.clone(),
                     images: found.images.len(),
                     captions: found.captions.len(),
                     recall,
                     mean_recall: recall.mean_recall(),
-                });
+                };
+                rows.push(row(model.to_owned(), evaluation::retrieval(&vectors, &texts, &found.owners)?));
+                if let Some(top) = self.rerank.filter(|_| embedder.ranks()) {
+                    let ranker = self.models.pair_ranker(embedder, &found.images, &found.captions)?;
+                    let recall =
+                        evaluation::reranked_retrieval(&vectors, &texts, &found.owners, top, |pairs| {
+                            ranker.scores(pairs).map_err(anyhow::Error::from)
+                        })?;
+                    rows.push(row(format!("{model}, reranked"), recall));
+                }
                 last = Some((set, (vectors, is_there)));
             }
             Ok(())

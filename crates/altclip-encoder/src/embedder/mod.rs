@@ -34,6 +34,8 @@ use crate::tokenizer::Tokenizer;
 pub use self::image_source::ImageSource;
 #[cfg(feature = "images")]
 pub use self::images::{BATCH as IMAGE_BATCH, ImageStream};
+#[cfg(feature = "images")]
+pub use self::ranking::PairRanker;
 pub use self::row_stream::{RowStream, TextStream};
 pub use self::texts::RowOutcome;
 #[cfg(feature = "images")]

@@ -38,39 +38,111 @@ impl RetrievalScores {
 /// # Errors
 /// If the shapes do not fit, an index is out of range, a vector holds NaN, or there is nothing to retrieve.
 pub fn retrieval(images: &Tensor, texts: &Tensor, owners: &[usize]) -> Result<RetrievalScores> {
-    let count = images.dim(0)?;
-    if texts.dim(0)? != owners.len() || owners.iter().any(|&owner| owner >= count) || owners.is_empty() {
-        let problem = format!(
-            "retrieval: expected the number of an image below {count} for each of {} texts, at least one",
-            texts.dim(0)?
-        );
-        return Err(Error::Setting(problem));
-    }
-    let mut own_texts = vec![Vec::new(); count];
-    for (text, &owner) in owners.iter().enumerate() {
-        own_texts.get_mut(owner).into_iter().for_each(|texts| texts.push(text));
-    }
-    let own_images: Vec<Vec<usize>> = owners.iter().map(|&owner| vec![owner]).collect();
+    let own = Owners::new(images, texts, owners)?;
     Ok(RetrievalScores {
-        text_to_image: shares(&best_ranks(texts, images, &own_images)?),
-        image_to_text: shares(&best_ranks(images, texts, &own_texts)?),
+        text_to_image: shares(&best_ranks(texts, images, &own.images, cosine_ranks)?),
+        image_to_text: shares(&best_ranks(images, texts, &own.texts, cosine_ranks)?),
     })
 }
 
-/// For each of `queries` with a correct result among `keys`, how many others rank above the best of those.
-fn best_ranks(queries: &Tensor, keys: &Tensor, right: &[Vec<usize>]) -> Result<Vec<usize>> {
-    let keys = keys.to_device(&Device::Cpu)?.t()?.contiguous()?;
+/// Like [`retrieval`], in two steps: the `top` nearest are ranked again by the sum of their cosine and `score`, which
+/// gets pairs (image, text) and returns a number for each; the others follow in their order. So does the evaluation of
+/// R2D2, <https://arxiv.org/abs/2205.03860>, with `top` 64.
+///
+/// # Errors
+/// Like [`retrieval`]; also if `score` fails.
+pub fn reranked_retrieval<E: From<Error>>(
+    images: &Tensor,
+    texts: &Tensor,
+    owners: &[usize],
+    top: usize,
+    mut score: impl FnMut(&[(usize, usize)]) -> Result<Vec<f32>, E>,
+) -> Result<RetrievalScores, E> {
+    let own = Owners::new(images, texts, owners)?;
+    let mut ranked = |query: usize,
+                      cosines: &[f32],
+                      right: &[usize],
+                      pair: fn(usize, usize) -> (usize, usize)|
+     -> Result<usize, E> {
+        let mut nearest: Vec<usize> = (0..cosines.len()).collect();
+        nearest.sort_by(|&a, &b| cosines[b].total_cmp(&cosines[a]));
+        let chosen = top.min(nearest.len());
+        let pairs: Vec<_> = nearest[..chosen].iter().map(|&key| pair(query, key)).collect();
+        let scores = score(&pairs)?;
+        // The sort is stable, so that ties keep the order of the cosines.
+        let sums: Vec<f32> = nearest.iter().zip(scores).map(|(&key, score)| cosines[key] + score).collect();
+        let mut order: Vec<usize> = (0..sums.len()).collect();
+        order.sort_by(|&a, &b| sums[b].total_cmp(&sums[a]));
+        let again: Vec<usize> = order.into_iter().map(|place| nearest[place]).collect();
+        nearest[..again.len()].copy_from_slice(&again);
+        Ok(nearest.iter().position(|key| right.contains(key)).unwrap_or(nearest.len()))
+    };
+    Ok(RetrievalScores {
+        text_to_image: shares(&best_ranks(texts, images, &own.images, |query, cosines, right| {
+            ranked(query, cosines, right, |text, image| (image, text))
+        })?),
+        image_to_text: shares(&best_ranks(images, texts, &own.texts, |query, cosines, right| {
+            ranked(query, cosines, right, |image, text| (image, text))
+        })?),
+    })
+}
+
+/// Which texts belong to which images.
+struct Owners {
+    /// Of each text.
+    images: Vec<Vec<usize>>,
+    /// Of each image.
+    texts: Vec<Vec<usize>>,
+}
+
+impl Owners {
+    fn new(images: &Tensor, texts: &Tensor, owners: &[usize]) -> Result<Self> {
+        let count = images.dim(0)?;
+        if texts.dim(0)? != owners.len() || owners.iter().any(|&owner| owner >= count) || owners.is_empty() {
+            let problem = format!(
+                "retrieval: expected the number of an image below {count} for each of {} texts, at least one",
+                texts.dim(0)?
+            );
+            return Err(Error::Setting(problem));
+        }
+        let mut own_texts = vec![Vec::new(); count];
+        for (text, &owner) in owners.iter().enumerate() {
+            own_texts.get_mut(owner).into_iter().for_each(|texts| texts.push(text));
+        }
+        let own_images: Vec<Vec<usize>> = owners.iter().map(|&owner| vec![owner]).collect();
+        Ok(Self { images: own_images, texts: own_texts })
+    }
+}
+
+/// For each of `queries` with a correct result among `keys`, how many others rank above the best of those; `rank` says
+/// so from the query's number, its cosines and the correct results.
+fn best_ranks<E: From<Error>>(
+    queries: &Tensor,
+    keys: &Tensor,
+    right: &[Vec<usize>],
+    mut rank: impl FnMut(usize, &[f32], &[usize]) -> Result<usize, E>,
+) -> Result<Vec<usize>, E> {
+    let keys = keys.to_device(&Device::Cpu).and_then(|keys| keys.t()?.contiguous()).map_err(Error::from)?;
     let mut ranks = Vec::with_capacity(right.len());
     for (chunk, right) in right.chunks(QUERIES_AT_A_TIME).enumerate() {
-        let queries = queries.narrow(0, chunk * QUERIES_AT_A_TIME, right.len())?.to_device(&Device::Cpu)?;
-        for (scores, right) in queries.matmul(&keys)?.to_vec2::<f32>()?.iter().zip(right) {
-            if scores.iter().any(|score| score.is_nan()) {
-                return Err(Error::Setting("retrieval: a vector holds NaN or infinity".to_owned()));
+        let first = chunk * QUERIES_AT_A_TIME;
+        let cosines =
+            || queries.narrow(0, first, right.len())?.to_device(&Device::Cpu)?.matmul(&keys)?.to_vec2();
+        for ((query, cosines), right) in (first..).zip(cosines().map_err(Error::from)?).zip(right) {
+            if cosines.iter().any(|cosine: &f32| cosine.is_nan()) {
+                return Err(Error::Setting("retrieval: a vector holds NaN or infinity".to_owned()).into());
             }
-            ranks.extend(right.iter().map(|&place| before(scores, place)).min());
+            if !right.is_empty() {
+                ranks.push(rank(query, &cosines, right)?);
+            }
         }
     }
     Ok(ranks)
+}
+
+/// By the cosines alone.
+fn cosine_ranks(_: usize, cosines: &[f32], right: &[usize]) -> Result<usize> {
+    Ok(right.iter().map(|&place| before(cosines, place)).min().unwrap_or(cosines.len()))
 }
 
 /// How many scores rank above that at `place`.
