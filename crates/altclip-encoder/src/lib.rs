@@ -97,6 +97,7 @@ pub mod image_processor;
 #[cfg(feature = "images")]
 pub mod images;
 mod layer_shape;
+mod m2m100;
 pub mod open_clip_names;
 mod padding;
 pub mod prompt_encoder;

@@ -117,7 +117,7 @@ fn read_image_processor(source: &ModelSource, files: &[String]) -> Result<Option
         // OpenCLIP has it in the model's own configuration.
         let Some(file) = source.read_optional(OPEN_CLIP_CONFIG)? else { return Ok(None) };
         let config: OpenClipConfig = parse_config(&file)?;
-        return Ok(Some((ImageProcessor::new(config.image_processor())?, OPEN_CLIP_CONFIG.to_owned())));
+        return Ok(Some((ImageProcessor::new(config.image_processor()?)?, OPEN_CLIP_CONFIG.to_owned())));
     };
     let config: ImageProcessorConfig = if file.rsplit('/').next() == Some(PROCESSOR_FILE) {
         // transformers 5 writes one file for tokenizer, image and video processors.

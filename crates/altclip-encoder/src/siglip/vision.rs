@@ -28,12 +28,25 @@ impl SiglipVisionModel {
     /// If the configuration contradicts itself, or a weight is missing or has another shape.
     pub fn new(config: &SiglipVisionConfig, vb: VarBuilder) -> Result<Self> {
         config.check().map_err(candle_core::Error::msg)?;
-        let (hidden, embeddings) = (config.hidden_size, vb.pp("embeddings"));
-        let options = Conv2dOptions { stride: config.patch_size, padding: Padding::same(0), upsample: false };
-        let patches = embeddings.pp("patch_embedding");
         let init = Init::Randn { mean: 0., stdev: INITIALIZER_RANGE };
-        let positions = (config.patches(), hidden);
-        let positions = embeddings.pp("position_embedding").get_with_hints(positions, "weight", init)?;
+        let positions = (config.patches(), config.hidden_size);
+        let positions = vb.pp("embeddings.position_embedding").get_with_hints(positions, "weight", init)?;
+        Self::with_positions(config, positions, vb)
+    }
+
+    /// The same with `positions`, (patches, hidden_size), which other libraries store in another shape.
+    pub(crate) fn with_positions(
+        config: &SiglipVisionConfig,
+        positions: Tensor,
+        vb: VarBuilder,
+    ) -> Result<Self> {
+        config.check().map_err(candle_core::Error::msg)?;
+        let (hidden, expected) = (config.hidden_size, [config.patches(), config.hidden_size]);
+        if positions.dims() != expected {
+            bail!("the position embedding has shape {:?}, expected {expected:?}", positions.dims())
+        }
+        let options = Conv2dOptions { stride: config.patch_size, padding: Padding::same(0), upsample: false };
+        let patches = vb.pp("embeddings.patch_embedding");
         let (shape, layers) = (config.layer_shape(), vb.pp("encoder.layers"));
         Ok(Self {
             patch_embedding: Conv2d::new(config.num_channels, hidden, config.patch_size, options, patches)?,

@@ -11,6 +11,7 @@ use model_files::source::ModelSource;
 use serde::Deserialize;
 
 use super::added::AddedToken;
+use super::nllb;
 use crate::Result;
 
 const CONFIG_FILE: &str = "tokenizer_config.json";
@@ -125,6 +126,7 @@ struct TokenizerConfig {
     tokenize_chinese_chars: Option<bool>,
     strip_accents: Option<bool>,
     tokenizer_class: Option<String>,
+    src_lang: Option<String>,
 }
 
 impl ConfigFile for TokenizerConfig {
@@ -142,6 +144,7 @@ impl ConfigFile for TokenizerConfig {
             "pad_token",
             "sep_token",
             "split_special_tokens",
+            "src_lang",
             "strip_accents",
             "tokenize_chinese_chars",
             "tokenizer_class",
@@ -172,6 +175,7 @@ impl ConfigFile for TokenizerConfig {
             ),
             ("is about conversations", &["chat_template", "use_default_system_prompt"]),
             ("is for models of other families", &["add_prefix_space"]),
+            ("is about translation", &["tgt_lang"]),
             (
                 "is set by the caller",
                 &[
@@ -189,6 +193,7 @@ impl ConfigFile for TokenizerConfig {
             ("add_bos_token", &[Is(false)]),
             ("add_eos_token", &[Is(true)]),
             ("do_basic_tokenize", &[Is(true)]),
+            ("legacy_behaviour", &[Is(false)]),
             ("never_split", &[Empty]),
             ("padding_side", &[Text("right")]),
             ("sp_model_kwargs", &[Empty]),
@@ -250,6 +255,7 @@ impl Declared {
         ] {
             self.special.extend(token.map(|token| (role, token)));
         }
+        self.special.extend(file.src_lang.map(|language| (nllb::LANGUAGE, Special::Text(language))));
         self.more_special.extend(file.additional_special_tokens.into_iter().flatten());
         self.more_special.extend(match file.extra_special_tokens {
             Some(ExtraTokens::List(tokens)) => tokens,

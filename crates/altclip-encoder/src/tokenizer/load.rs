@@ -13,7 +13,7 @@ use super::model::TokenModel;
 use super::siglip::SiglipTokenizer;
 use super::special_tokens::SpecialTokens;
 use super::xlm_roberta::XlmRobertaTokenizer;
-use super::{Tokenizer, bert, clip, gemma, siglip, xlm_roberta};
+use super::{Tokenizer, bert, clip, gemma, nllb, siglip, xlm_roberta};
 use crate::{Error, Result};
 
 const SENTENCEPIECE_FILE: &str = "sentencepiece.bpe.model";
@@ -42,6 +42,11 @@ impl Tokenizer {
     pub fn from_source(source: &ModelSource, folder: &str) -> Result<Self> {
         let path = |file: &str| if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") };
         let declared = Declared::read(source, folder)?;
+        if nllb::CLASSES.contains(&declared.class.as_str()) {
+            // Its SentencePiece model is of another kind than the others'.
+            let data = source.read(&path(TOKENIZER_JSON_FILE))?;
+            return Self::read_tokenizer_json(&data, data.name(), &declared);
+        }
         if let Some(data) = source.read_optional(&path(SENTENCEPIECE_FILE))? {
             let model = XlmRobertaTokenizer::from_bytes(&data, data.name())?;
             return Self::slow(
@@ -135,6 +140,9 @@ impl Tokenizer {
             // SigLIP 2 was trained on lower case; the published files leave that to the caller.
             model.lowercase(name)?;
             return Self::fast(model, &[&gemma::SPECIAL_TOKENS], declared, name);
+        }
+        if nllb::CLASSES.contains(&declared.class.as_str()) {
+            return Self::fast(model, &[&nllb::SPECIAL_TOKENS], declared, name);
         }
         Self::fast(
             model,

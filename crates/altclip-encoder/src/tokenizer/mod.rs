@@ -21,6 +21,7 @@ mod json;
 mod json;
 mod load;
 mod model;
+mod nllb;
 mod normalizer;
 pub mod sentencepiece;
 mod siglip;
@@ -88,6 +89,18 @@ impl Tokenizer {
     /// The number of ids; all are smaller.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size.max(self.added.end())
+    }
+
+    /// Sets the language of texts, for NLLB: a token of the vocabulary such as `zho_Hans`, which comes before them.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there is no such token, or nothing comes before texts.
+    pub fn with_language(mut self, language: &str) -> Result<Self> {
+        let id = self.around.bos_id.and(self.model.token_id(language));
+        let missing =
+            || Error::Input(format!("the tokenizer has no language {language:?}, such as eng_Latn"));
+        self.around.bos_id = Some(id.ok_or_else(missing)?);
+        Ok(self)
     }
 
     /// Makes `word`, anywhere in a text, stand for `count` new tokens, as for textual inversion. Returns the id of

@@ -1,0 +1,139 @@
+//! Loads OpenCLIP's models with a text tower of transformers (`CustomTextCLIP` of open_clip) as a [`DualEncoder`]:
+//! xlm-roberta-base-ViT-B-32, xlm-roberta-large-ViT-H-14 and NLLB-CLIP.
+//!
+//! Reproducible scaling laws for contrastive language-image learning, <https://arxiv.org/abs/2212.07143>, and NLLB-CLIP,
+//! <https://arxiv.org/abs/2309.01859>. XLM-R's states are averaged, of NLLB's the first is taken, and projected. The
+//! image tower is CLIP's or SigLIP's.
+
+mod config;
+mod text;
+mod timm;
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use model_files::checkpoint::Checkpoint;
+use model_files::source::ModelSource;
+
+pub use self::config::OpenClipConfig;
+use self::text::TextTower;
+use super::family::OPEN_CLIP_CONFIG;
+use super::{DualEncoder, Properties, TextPadding, read_logit_scale};
+use crate::error::{Error, Result};
+use crate::open_clip_names;
+use crate::siglip::SiglipVisionModel;
+use crate::vision::ClipVisionTower;
+
+/// A text tower of transformers, and an image tower.
+#[derive(Debug, Clone)]
+pub struct OpenClip {
+    text: TextTower,
+    vision: ImageTower,
+    properties: Properties,
+}
+
+#[derive(Debug, Clone)]
+enum ImageTower {
+    Clip(Box<ClipVisionTower>),
+    Siglip(Box<SiglipVisionModel>),
+}
+
+impl OpenClip {
+    /// Reads `open_clip_config.json` and the weights at the root of `source`: `text.transformer.*`, `text.proj.*`,
+    /// `visual.*`, `logit_scale`, and `logit_bias` if there is one.
+    ///
+    /// # Errors
+    /// If a file is missing, is damaged, or contradicts the configuration.
+    pub fn load(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
+        let config: OpenClipConfig = source.read_config(OPEN_CLIP_CONFIG)?;
+        let model = &config.model_cfg;
+        let checkpoint = Checkpoint::open(source, "")?
+            .with_rows_split(|name| [open_clip_names::fused_parts(name), timm::fused_parts(name)].concat());
+        let vb = checkpoint.var_builder(dtype, device)?;
+        let text = TextTower::new(&model.text_cfg, model.embed_dim, &checkpoint, &vb)?;
+        let vision = match &model.vision_cfg.timm_model_name {
+            Some(name) => ImageTower::Siglip(Box::new(timm::read(name, model, &checkpoint, dtype, device)?)),
+            None => ImageTower::Clip(Box::new(clip_tower(&config, &checkpoint, dtype, device)?)),
+        };
+        Ok(Self {
+            properties: Properties {
+                logit_scale: read_logit_scale(&checkpoint)?,
+                logit_bias: read_logit_bias(&checkpoint)?,
+                projection_dim: model.embed_dim,
+                image_size: model.vision_cfg.image_size,
+                max_tokens: text.max_tokens,
+                vocab_size: text.vocab_size,
+                device: device.clone(),
+                dtype,
+                padding: TextPadding::Skipped,
+            },
+            text,
+            vision,
+        })
+    }
+}
+
+fn read_logit_bias(checkpoint: &Checkpoint) -> Result<Option<f32>> {
+    if !checkpoint.contains("logit_bias") {
+        return Ok(None);
+    }
+    let bias = checkpoint.var_builder(DType::F32, &Device::Cpu)?.get((), "logit_bias")?;
+    Ok(Some(bias.to_scalar()?))
+}
+
+fn clip_tower(
+    config: &OpenClipConfig,
+    checkpoint: &Checkpoint,
+    dtype: DType,
+    device: &Device,
+) -> Result<ClipVisionTower> {
+    let vision = config.vision();
+    vision.check().map_err(|problem| Error::config(OPEN_CLIP_CONFIG, problem))?;
+    // The one weight that is stored transposed.
+    let projection = checkpoint.tensor("visual.proj", dtype, device)?.t()?.contiguous()?;
+    let projection = HashMap::from([("weight".to_owned(), projection)]);
+    let projection = VarBuilder::from_tensors(projection, dtype, device);
+    let visual = checkpoint.part("visual.", vision_name).var_builder(dtype, device)?;
+    Ok(ClipVisionTower::from_parts(&vision, visual, projection)?)
+}
+
+/// The name in OpenCLIP of a weight of the image tower.
+pub(in crate::dual_encoder) fn vision_name(name: &str) -> Option<String> {
+    let name = match name {
+        "embeddings.class_embedding" => "class_embedding".to_owned(),
+        "embeddings.position_embedding.weight" => "positional_embedding".to_owned(),
+        "embeddings.patch_embedding.weight" => "conv1.weight".to_owned(),
+        _ => match name.split_once('.')? {
+            ("pre_layrnorm", kind) => format!("ln_pre.{kind}"),
+            ("post_layernorm", kind) => format!("ln_post.{kind}"),
+            _ => {
+                let (layer, rest) = name.strip_prefix("encoder.layers.")?.split_once('.')?;
+                format!("transformer.resblocks.{layer}.{}", open_clip_names::to_open_clip(rest)?)
+            }
+        },
+    };
+    Some(format!("visual.{name}"))
+}
+
+impl DualEncoder for OpenClip {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn encode_text(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
+        self.text.forward(input_ids, attention_mask)
+    }
+
+    fn text_hidden_states(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
+        self.text.hidden_states(input_ids, attention_mask)
+    }
+
+    fn encode_image(&self, pixel_values: &Tensor) -> Result<Tensor> {
+        let pixels = pixel_values.to_device(&self.properties.device)?;
+        Ok(match &self.vision {
+            ImageTower::Clip(tower) => tower.forward(&pixels)?,
+            ImageTower::Siglip(tower) => tower.forward(&pixels)?,
+        })
+    }
+}

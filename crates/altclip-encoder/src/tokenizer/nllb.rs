@@ -1,0 +1,16 @@
+//! Describes NLLB's special tokens: a text's language before it.
+
+use super::special_tokens::SpecialTokens;
+
+/// Special tokens with transformers' names. The language is English unless the files name another.
+pub(super) const SPECIAL_TOKENS: SpecialTokens = SpecialTokens {
+    tokens: &[(LANGUAGE, "eng_Latn"), ("eos_token", "</s>"), ("unk_token", "<unk>"), ("pad_token", "<pad>")],
+    before: Some(LANGUAGE),
+    after: "eos_token",
+    mask_takes_space: false,
+};
+
+/// The field of a `tokenizer_config.json` with the language.
+pub(super) const LANGUAGE: &str = "src_lang";
+/// The tokenizer's class there.
+pub(super) const CLASSES: [&str; 2] = ["NllbTokenizer", "NllbTokenizerFast"];
