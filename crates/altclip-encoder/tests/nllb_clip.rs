@@ -123,7 +123,7 @@ fn what_does_not_fit_is_one_line() {
         fs::copy(golden(&format!("nllb_clip/{model}/{weights}")), folder.path().join(weights)).unwrap();
         let source = ModelSource::directory(folder.path());
         let error = dual_encoder::load(&source, DType::F32, &Device::Cpu).map(drop).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::File);
+        assert_eq!(error.kind(), ErrorKind::File, "{error}");
         let message = error.to_string();
         assert!(!message.contains('\n'), "{message}");
         message

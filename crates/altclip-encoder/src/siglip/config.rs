@@ -172,7 +172,7 @@ impl SiglipVisionConfig {
     }
 
     /// Rows of the position embedding: one per patch.
-    pub(super) fn patches(&self) -> usize {
+    pub(crate) fn patches(&self) -> usize {
         let per_side = self.image_size / self.patch_size;
         per_side.saturating_mul(per_side)
     }

@@ -53,6 +53,13 @@ pub(super) fn read(
     config.check().map_err(|problem| sizes.problem(&problem))?;
     // (1, patches, hidden_size)
     let positions = checkpoint.tensor(&format!("{TRUNK}.pos_embed"), dtype, device)?.flatten_to(1)?;
+    let expected = [config.patches(), hidden_size];
+    if positions.dims() != expected {
+        let found = positions.dims();
+        return Err(
+            sizes.problem(&format!("found {TRUNK}.pos_embed of shape {found:?}, expected {expected:?}"))
+        );
+    }
     let vb = checkpoint.part(TRUNK, trunk_name).var_builder(dtype, device)?;
     Ok(SiglipVisionModel::with_positions(&config, positions, vb)?)
 }
