@@ -58,7 +58,8 @@ def fuzz(target, binary, seconds, table):
     # Files that parsers are given go to memory.
     shared = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(dir=shared) as scratch:
-        variables = os.environ | {"TMPDIR": scratch, "RAYON_NUM_THREADS": "1"}
+        leaks = f"suppressions={FUZZ / 'leaks.txt'}:print_suppressions=0"
+        variables = os.environ | {"TMPDIR": scratch, "RAYON_NUM_THREADS": "1", "LSAN_OPTIONS": leaks}
         command = ["nice", "-n", "15", binary, *options, *(folder for folder in folders if folder.is_dir())]
         output = subprocess.run(command, capture_output=True, env=variables, text=True, errors="replace").stderr
     executions = max((int(count) for count in re.findall(r"^#(\d+):", output, re.M)), default=0)

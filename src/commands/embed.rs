@@ -20,8 +20,8 @@ use crate::standard_streams::{print_json, print_line};
 
 /// Embed texts and images: turn them into vectors for search.
 ///
-/// The model is AltCLIP, CLIP, Chinese-CLIP, Taiyi-CLIP, OpenCLIP with XLM-R, or the one inside this program. Vectors have length 1, so
-/// that the dot product of two is their cosine; see --raw.
+/// The model is a dual encoder, such as AltCLIP, CLIP, SigLIP or OpenCLIP, or the one inside this program. Vectors have
+/// length 1, so that the dot product of two is their cosine; see --raw.
 ///
 /// Millions of items are fine. Work in progress is kept in the folder OUTPUT.partial; run the same command again to
 /// resume. An image that cannot be read is reported and skipped.

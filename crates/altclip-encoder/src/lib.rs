@@ -4,7 +4,7 @@
 //! # Vectors
 //!
 //! An [`Embedder`] loads a model of any supported [family](dual_encoder) from a directory or the Hugging Face hub:
-//! AltCLIP, CLIP, OpenCLIP with XLM-R, Chinese-CLIP, Taiyi-CLIP, or this project's small model, which the examples
+//! AltCLIP, CLIP, SigLIP, OpenCLIP, Chinese-CLIP and others, or this project's small model, which the examples
 //! use.
 //!
 //! ```

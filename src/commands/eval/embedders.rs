@@ -32,8 +32,8 @@ pub fn warn_of_unread<'a>(sets: impl Iterator<Item = &'a Skipped>) {
 pub struct Embedders {
     /// A model: a directory or a repository on the hub. Repeat the option for more.
     ///
-    /// By default the one inside this program. AltCLIP, CLIP, Chinese-CLIP, Taiyi-CLIP, OpenCLIP with XLM-R, and models trained with
-    /// this program.
+    /// By default the one inside this program. Any dual encoder, such as AltCLIP, CLIP, SigLIP or OpenCLIP, and models trained
+    /// with this program.
     #[arg(long = "model", value_name = "DIR_OR_HUB_ID")]
     models: Vec<String>,
 
