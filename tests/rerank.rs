@@ -1,10 +1,13 @@
-//! Tests ranking again by R2D2's ranker: `similarity`, `search` and `eval retrieval` with `--rerank`.
+//! Tests similarities that are no products of vectors: R2D2's ranker, `--rerank` of `similarity`, `search` and `eval
+//! retrieval`, and Wukong's comparison of tokens.
 
 mod common;
 
 use std::fs;
 use std::path::Path;
 
+use altclip_encoder::{Embedder, ModelSource};
+use candle_core::{DType, Device};
 use common::{EMOJI, golden_model, run, succeeded};
 use image::RgbImage;
 use serde_json::Value;
@@ -108,6 +111,66 @@ fn retrieval_is_measured_in_one_step_and_in_two() -> TestResult {
     let found: Vec<Value> = serde_json::from_str(&succeeded(&run(directory.path(), &both)?))?;
     let names: Vec<&str> = found.iter().filter_map(|row| row["model"].as_str()).collect();
     assert_eq!(names, ["r2d2", "r2d2, reranked", "emoji"]);
+    Ok(())
+}
+
+#[test]
+fn tokens_are_compared_where_a_model_has_no_vectors() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let (images, texts) = inputs(directory.path())?;
+    let model = golden_model("wukong/filip")?;
+    let similarity = [
+        "similarity",
+        "--model",
+        &model,
+        "--json",
+        "--image",
+        images[0],
+        "--text",
+        &texts[0],
+        "--text",
+        &texts[1],
+    ];
+    let found: Value = serde_json::from_str(&succeeded(&run(directory.path(), &similarity)?))?;
+    let source = ModelSource::directory(golden("wukong/filip"));
+    let embedder = Embedder::from_source(&source, DType::F32, &Device::Cpu)?;
+    let image = image::open(directory.path().join(images[0]))?;
+    let compared = embedder.token_similarities(&[image], &texts[..2])?;
+    for (text, expected) in compared.of_images.get(0)?.to_vec1::<f32>()?.into_iter().enumerate() {
+        let cosine = found[0]["texts"][text]["cosine"].as_f64().ok_or("expected a number")?;
+        assert!((cosine - f64::from(expected)).abs() < 1e-5, "{cosine}, expected {expected}");
+    }
+
+    let lines = images
+        .iter()
+        .zip(&texts)
+        .map(|(image, text)| serde_json::json!({ "image": image, "captions": [text] }).to_string() + "\n");
+    fs::write(directory.path().join("zh.jsonl"), lines.collect::<String>())?;
+    let r2d2 = golden_model("r2d2/r2d2")?;
+    let table = ["eval", "retrieval", ".", "--language", "zh", "--json", "--model", &model, "--model", &r2d2];
+    let found: Vec<Value> = serde_json::from_str(&succeeded(&run(directory.path(), &table)?))?;
+    let names: Vec<&str> = found.iter().filter_map(|row| row["model"].as_str()).collect();
+    assert_eq!(names, ["filip", "r2d2"]);
+
+    for (class, image) in ["猫", "狗"].into_iter().zip(images) {
+        fs::create_dir_all(directory.path().join("pictures").join(class))?;
+        fs::copy(directory.path().join(image), directory.path().join("pictures").join(class).join(image))?;
+    }
+    fs::write(directory.path().join("classes.txt"), "猫\n狗\n")?;
+    let zero_shot = [
+        "eval",
+        "zero-shot",
+        "pictures",
+        "--classes",
+        "classes.txt",
+        "--language",
+        "zh",
+        "--json",
+        "--model",
+        &model,
+    ];
+    let found: Vec<Value> = serde_json::from_str(&succeeded(&run(directory.path(), &zero_shot)?))?;
+    assert_eq!((found.len(), found[0]["images"].as_u64()), (1, Some(2)));
     Ok(())
 }
 

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use altclip_encoder::altclip::normalize;
+use altclip_encoder::embedder::Embedder;
 use anyhow::Result;
 use candle_core::Tensor;
 use clap::Args;
+use image::DynamicImage;
 use serde::Serialize;
 
 use crate::image_args::ImageArgs;
@@ -71,16 +73,14 @@ impl Similarity {
             self.images.iter().map(|path| self.reading.open("--image", path)).collect::<Result<Vec<_>>>()?;
         let embedder = self.reading.apply(self.model.embedder()?);
         let progress = ProgressLine::start("Comparing");
-        let images = normalize(&embedder.embed_images(&opened)?)?;
-        let texts = normalize(&embedder.embed_texts(&self.texts)?)?;
-        let logits = embedder.similarity(&images, &texts)?;
+        let (cosines, logits) = self.compare(&embedder, &opened)?;
         drop(progress);
         self.reading.warn_of_transparency(self.reading.transparent(&opened, &embedder));
         let probabilities = match self.rerank {
             false => embedder.probabilities(&logits)?,
             true => embedder.match_scores(&opened, &self.texts)?,
         };
-        let rows = self.rows(&images.matmul(&texts.t()?)?, &logits, &probabilities)?;
+        let rows = self.rows(&cosines, &logits, &probabilities)?;
         if self.json {
             print_json(&rows)?;
             return Ok(());
@@ -91,6 +91,18 @@ impl Similarity {
             [image.image.clone()].into_iter().chain(shares).collect()
         };
         print_table(&header, &rows.into_iter().map(line).collect::<Vec<_>>(), 1..)
+    }
+
+    /// Cosines and logits, (images, texts).
+    fn compare(&self, embedder: &Embedder, images: &[DynamicImage]) -> Result<(Tensor, Tensor)> {
+        if embedder.is_token_wise() {
+            let cosines = embedder.token_similarities(images, &self.texts)?.of_images;
+            let logits = (&cosines * f64::from(embedder.model().logit_scale()))?;
+            return Ok((cosines, logits));
+        }
+        let images = normalize(&embedder.embed_images(images)?)?;
+        let texts = normalize(&embedder.embed_texts(&self.texts)?)?;
+        Ok((images.matmul(&texts.t()?)?, embedder.similarity(&images, &texts)?))
     }
 
     /// `cosines`, `logits` and `probabilities` are (images, texts).

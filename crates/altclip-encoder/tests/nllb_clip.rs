@@ -116,11 +116,11 @@ fn images_are_prepared_as_by_open_clip() {
 fn what_does_not_fit_is_one_line() {
     let error = |model: &str, from: &str, to: &str| {
         let folder = tempfile::tempdir().unwrap();
-        let config = fs::read_to_string(golden(&format!("nllb_clip/{model}/open_clip_config.json"))).unwrap();
+        let config = fs::read_to_string(golden(format!("nllb_clip/{model}/open_clip_config.json"))).unwrap();
         assert!(config.contains(from), "{config}");
         fs::write(folder.path().join("open_clip_config.json"), config.replace(from, to)).unwrap();
         let weights = "open_clip_pytorch_model.bin";
-        fs::copy(golden(&format!("nllb_clip/{model}/{weights}")), folder.path().join(weights)).unwrap();
+        fs::copy(golden(format!("nllb_clip/{model}/{weights}")), folder.path().join(weights)).unwrap();
         let source = ModelSource::directory(folder.path());
         let error = dual_encoder::load(&source, DType::F32, &Device::Cpu).map(drop).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::File, "{error}");

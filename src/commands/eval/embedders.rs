@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use altclip_encoder::altclip::normalize;
-use altclip_encoder::embedder::{Embedder, PairRanker};
+use altclip_encoder::embedder::{Embedder, PairRanker, TokenSimilarities};
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use clap::Args;
@@ -100,10 +100,52 @@ impl Embedders {
     }
 }
 
+/// Token-wise similarities of the images that can be read with all texts, and which images these are.
+pub struct ComparedTokens {
+    pub similarities: TokenSimilarities,
+    pub is_there: Vec<bool>,
+}
+
 /// Images decoded at a time.
 const IMAGES_AT_A_TIME: usize = 16;
 
 impl Embedders {
+    /// Compares images and texts token by token. Unreadable images are named and skipped.
+    ///
+    /// # Errors
+    /// If none can be read, or the model compares vectors.
+    pub fn compare_tokens(
+        &self,
+        embedder: &Embedder,
+        images: &[PathBuf],
+        texts: &[String],
+    ) -> Result<ComparedTokens> {
+        let progress = ProgressLine::start("Reading texts");
+        let comparer = embedder.token_comparer(texts)?;
+        let (mut of_images, mut of_texts, mut is_there) = (Vec::new(), Vec::new(), Vec::new());
+        for paths in images.chunks(IMAGES_AT_A_TIME) {
+            let mut opened = Vec::with_capacity(paths.len());
+            for path in paths {
+                let image = self.reading.open("an image", path);
+                is_there.push(image.is_ok());
+                match image {
+                    Ok(image) => opened.push(image),
+                    Err(error) => progress.note(&format!("left out: {error:#}")),
+                }
+            }
+            let found = comparer.compare(&opened)?;
+            of_images.push(found.of_images);
+            of_texts.push(found.of_texts);
+            progress.steps("Comparing images", is_there.len(), images.len());
+        }
+        ensure!(is_there.contains(&true), "none of the {} images can be read", images.len());
+        let similarities = TokenSimilarities {
+            of_images: Tensor::cat(&of_images, 0)?,
+            of_texts: Tensor::cat(&of_texts, 0)?,
+        };
+        Ok(ComparedTokens { similarities, is_there })
+    }
+
     /// A ranker of these images, which could be read before, and texts.
     ///
     /// # Errors

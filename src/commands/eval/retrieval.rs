@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use altclip_encoder::altclip::normalize;
+use altclip_encoder::embedder::Embedder;
 use altclip_training::evaluation::{self, CaptionedImages, RECALLS};
 use anyhow::Result;
+use candle_core::{Device, Tensor};
 use clap::Args;
 use serde::Serialize;
 
@@ -78,28 +80,25 @@ impl EvalRetrieval {
             // Languages usually share their images.
             let mut last: Option<(&CaptionedImages, _)> = None;
             for (language, set) in self.languages.iter().zip(&sets) {
+                if embedder.is_token_wise() {
+                    rows.push(self.token_wise(model, embedder, language, set)?);
+                    continue;
+                }
                 let (vectors, is_there) = match last.take() {
                     Some((other, found)) if other.images == set.images => found,
                     _ => self.models.embed_images(embedder, &set.images)?,
                 };
                 let found = set.only(&is_there);
                 let texts = normalize(&embedder.embed_texts(&found.captions)?)?;
-                let row = |model: String, recall: evaluation::RetrievalScores| RetrievalRow {
-                    model,
-                    language: language.clone(),
-                    images: found.images.len(),
-                    captions: found.captions.len(),
-                    recall,
-                    mean_recall: recall.mean_recall(),
-                };
-                rows.push(row(model.to_owned(), evaluation::retrieval(&vectors, &texts, &found.owners)?));
+                let recall = evaluation::retrieval(&vectors, &texts, &found.owners)?;
+                rows.push(RetrievalRow::new(model.to_owned(), language, &found, recall));
                 if let Some(top) = self.rerank.filter(|_| embedder.ranks()) {
                     let ranker = self.models.pair_ranker(embedder, &found.images, &found.captions)?;
                     let recall =
                         evaluation::reranked_retrieval(&vectors, &texts, &found.owners, top, |pairs| {
                             ranker.scores(pairs).map_err(anyhow::Error::from)
                         })?;
-                    rows.push(row(format!("{model}, reranked"), recall));
+                    rows.push(RetrievalRow::new(format!("{model}, reranked"), language, &found, recall));
                 }
                 last = Some((set, (vectors, is_there)));
             }
@@ -118,7 +117,48 @@ impl EvalRetrieval {
     }
 }
 
+impl EvalRetrieval {
+    /// By similarities of tokens, which are no products of vectors.
+    fn token_wise(
+        &self,
+        model: &str,
+        embedder: &Embedder,
+        language: &str,
+        set: &CaptionedImages,
+    ) -> Result<RetrievalRow> {
+        let compared = self.models.compare_tokens(embedder, &set.images, &set.captions)?;
+        let found = set.only(&compared.is_there);
+        let kept =
+            (0u32..).zip(&set.owners).filter(|(_, owner)| compared.is_there.get(**owner) == Some(&true));
+        let kept = Tensor::from_iter(kept.map(|(text, _)| text), &Device::Cpu)?;
+        let of_kept = |scores: &Tensor| scores.index_select(&kept, 1);
+        let similarities = &compared.similarities;
+        let recall = evaluation::retrieval_by_scores(
+            &of_kept(&similarities.of_texts)?,
+            &of_kept(&similarities.of_images)?,
+            &found.owners,
+        )?;
+        Ok(RetrievalRow::new(model.to_owned(), language, &found, recall))
+    }
+}
+
 impl RetrievalRow {
+    fn new(
+        model: String,
+        language: &str,
+        found: &CaptionedImages,
+        recall: evaluation::RetrievalScores,
+    ) -> Self {
+        Self {
+            model,
+            language: language.to_owned(),
+            images: found.images.len(),
+            captions: found.captions.len(),
+            recall,
+            mean_recall: recall.mean_recall(),
+        }
+    }
+
     fn cells(&self) -> Vec<String> {
         let Self { recall, .. } = self;
         let sizes = [self.images.to_string(), self.captions.to_string()];

@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use altclip_encoder::embedder::LABEL_PLACE;
+use altclip_encoder::embedder::{Embedder, LABEL_PLACE};
 use altclip_training::evaluation::{self, Classes, LabelledImages, built_in_classes, built_in_templates};
 use anyhow::{Context, Result, ensure};
+use candle_core::D;
+use candle_nn::ops::softmax;
 use clap::Args;
 use serde::Serialize;
 
@@ -82,11 +84,16 @@ impl EvalZeroShot {
         self.models.each(|model, embedder| {
             // The folders are the same in every language.
             let Some(set) = sets.first() else { return Ok(()) };
+            if embedder.is_token_wise() {
+                for ((language, texts), set) in self.languages.iter().zip(&texts).zip(&sets) {
+                    rows.push(self.token_wise(model, embedder, language, texts, set)?);
+                }
+                return Ok(());
+            }
             let (vectors, is_there) = self.models.embed_images(embedder, &set.images)?;
             for ((language, texts), set) in self.languages.iter().zip(&texts).zip(&sets) {
                 let classes = embedder.embed_labels(&texts.classes.names, &texts.templates)?;
-                let targets = set.targets.iter().zip(&is_there).filter(|(_, there)| **there);
-                let targets: Vec<usize> = targets.map(|(target, _)| *target).collect();
+                let targets = targets_there(set, &is_there);
                 rows.push(ZeroShotRow {
                     model: model.to_owned(),
                     language: language.clone(),
@@ -110,6 +117,32 @@ impl EvalZeroShot {
                 .collect()
         };
         print_table(&header, &rows.iter().map(cells).collect::<Vec<_>>(), 2..)
+    }
+
+    /// By similarities of tokens: for each template the softmax over the classes, and the mean of these, as in Wukong's
+    /// evaluation.
+    fn token_wise(
+        &self,
+        model: &str,
+        embedder: &Embedder,
+        language: &str,
+        texts: &LabelTexts,
+        set: &LabelledImages,
+    ) -> Result<ZeroShotRow> {
+        let (templates, names) = (&texts.templates, &texts.classes.names);
+        let sentences = templates
+            .iter()
+            .flat_map(|template| names.iter().map(move |name| template.replace(LABEL_PLACE, name)));
+        let compared = self.models.compare_tokens(embedder, &set.images, &sentences.collect::<Vec<_>>())?;
+        let scores = compared.similarities.of_images;
+        let scores = scores.reshape((scores.dim(0)?, templates.len(), names.len()))?;
+        let targets = targets_there(set, &compared.is_there);
+        Ok(ZeroShotRow {
+            model: model.to_owned(),
+            language: language.to_owned(),
+            images: targets.len(),
+            score: evaluation::zero_shot_by_scores(&softmax(&scores, D::Minus1)?.mean(1)?, &targets)?,
+        })
     }
 
     fn texts(&self, language: &str) -> Result<LabelTexts> {
@@ -139,4 +172,10 @@ impl EvalZeroShot {
         );
         Ok(LabelTexts { classes, templates })
     }
+}
+
+/// The classes of the images that could be read.
+fn targets_there(set: &LabelledImages, is_there: &[bool]) -> Vec<usize> {
+    let targets = set.targets.iter().zip(is_there).filter(|(_, there)| **there);
+    targets.map(|(target, _)| *target).collect()
 }

@@ -39,7 +39,7 @@ pub use self::ranking::PairRanker;
 pub use self::row_stream::{RowStream, TextStream};
 pub use self::texts::RowOutcome;
 #[cfg(feature = "images")]
-pub use self::token_similarity::TokenSimilarities;
+pub use self::token_similarity::{TokenComparer, TokenSimilarities};
 
 /// The placeholder for the label in a template.
 pub const LABEL_PLACE: &str = "{}";

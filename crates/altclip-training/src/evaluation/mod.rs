@@ -7,5 +7,5 @@ mod zero_shot;
 
 pub use captions::{CaptionedImages, LabelledImages};
 pub use labels::{Classes, built_in_classes, built_in_templates};
-pub use retrieval::{RECALLS, RetrievalScores, reranked_retrieval, retrieval};
-pub use zero_shot::{ZeroShotScores, zero_shot};
+pub use retrieval::{RECALLS, RetrievalScores, reranked_retrieval, retrieval, retrieval_by_scores};
+pub use zero_shot::{ZeroShotScores, zero_shot, zero_shot_by_scores};

@@ -38,10 +38,33 @@ impl RetrievalScores {
 /// # Errors
 /// If the shapes do not fit, an index is out of range, a vector holds NaN, or there is nothing to retrieve.
 pub fn retrieval(images: &Tensor, texts: &Tensor, owners: &[usize]) -> Result<RetrievalScores> {
-    let own = Owners::new(images, texts, owners)?;
+    let own = Owners::new(images.dim(0)?, texts.dim(0)?, owners)?;
     Ok(RetrievalScores {
         text_to_image: shares(&best_ranks(texts, images, &own.images, cosine_ranks)?),
         image_to_text: shares(&best_ranks(images, texts, &own.texts, cosine_ranks)?),
+    })
+}
+
+/// Like [`retrieval`], by similarities of any kind.
+///
+/// * `text_to_image` and `image_to_text`, (images, texts): by which images are found, and texts
+///
+/// # Errors
+/// Like [`retrieval`].
+pub fn retrieval_by_scores(
+    text_to_image: &Tensor,
+    image_to_text: &Tensor,
+    owners: &[usize],
+) -> Result<RetrievalScores> {
+    let own = Owners::new(image_to_text.dim(0)?, image_to_text.dim(1)?, owners)?;
+    let ranks = |scores: &Tensor, right: &[Vec<usize>]| -> Result<Vec<usize>> {
+        let mut ranks = Vec::with_capacity(right.len());
+        rank_all(0, scores.to_vec2()?, right, cosine_ranks, &mut ranks)?;
+        Ok(ranks)
+    };
+    Ok(RetrievalScores {
+        text_to_image: shares(&ranks(&text_to_image.t()?, &own.images)?),
+        image_to_text: shares(&ranks(image_to_text, &own.texts)?),
     })
 }
 
@@ -58,7 +81,7 @@ pub fn reranked_retrieval<E: From<Error>>(
     top: usize,
     mut score: impl FnMut(&[(usize, usize)]) -> Result<Vec<f32>, E>,
 ) -> Result<RetrievalScores, E> {
-    let own = Owners::new(images, texts, owners)?;
+    let own = Owners::new(images.dim(0).map_err(Error::from)?, texts.dim(0).map_err(Error::from)?, owners)?;
     let mut ranked = |query: usize,
                       cosines: &[f32],
                       right: &[usize],
@@ -96,12 +119,10 @@ struct Owners {
 }
 
 impl Owners {
-    fn new(images: &Tensor, texts: &Tensor, owners: &[usize]) -> Result<Self> {
-        let count = images.dim(0)?;
-        if texts.dim(0)? != owners.len() || owners.iter().any(|&owner| owner >= count) || owners.is_empty() {
+    fn new(count: usize, texts: usize, owners: &[usize]) -> Result<Self> {
+        if texts != owners.len() || owners.iter().any(|&owner| owner >= count) || owners.is_empty() {
             let problem = format!(
-                "retrieval: expected the number of an image below {count} for each of {} texts, at least one",
-                texts.dim(0)?
+                "retrieval: expected the number of an image below {count} for each of {texts} texts, at least one"
             );
             return Err(Error::Setting(problem));
         }
@@ -128,16 +149,28 @@ fn best_ranks<E: From<Error>>(
         let first = chunk * QUERIES_AT_A_TIME;
         let cosines =
             || queries.narrow(0, first, right.len())?.to_device(&Device::Cpu)?.matmul(&keys)?.to_vec2();
-        for ((query, cosines), right) in (first..).zip(cosines().map_err(Error::from)?).zip(right) {
-            if cosines.iter().any(|cosine: &f32| cosine.is_nan()) {
-                return Err(Error::Setting("retrieval: a vector holds NaN or infinity".to_owned()).into());
-            }
-            if !right.is_empty() {
-                ranks.push(rank(query, &cosines, right)?);
-            }
-        }
+        rank_all(first, cosines().map_err(Error::from)?, right, &mut rank, &mut ranks)?;
     }
     Ok(ranks)
+}
+
+/// Adds the ranks of the queries from `first` on, those with a correct result, to `ranks`.
+fn rank_all<E: From<Error>>(
+    first: usize,
+    scores: Vec<Vec<f32>>,
+    right: &[Vec<usize>],
+    mut rank: impl FnMut(usize, &[f32], &[usize]) -> Result<usize, E>,
+    ranks: &mut Vec<usize>,
+) -> Result<(), E> {
+    for ((query, scores), right) in (first..).zip(scores).zip(right) {
+        if scores.iter().any(|score| score.is_nan()) {
+            return Err(Error::Setting("retrieval: a vector holds NaN or infinity".to_owned()).into());
+        }
+        if !right.is_empty() {
+            ranks.push(rank(query, &scores, right)?);
+        }
+    }
+    Ok(())
 }
 
 /// By the cosines alone.

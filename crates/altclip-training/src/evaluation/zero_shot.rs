@@ -27,16 +27,22 @@ pub struct ZeroShotScores {
 /// # Errors
 /// If the shapes do not fit, an index is out of range, a vector holds NaN, or there are no images.
 pub fn zero_shot(images: &Tensor, classes: &Tensor, targets: &[usize]) -> Result<ZeroShotScores> {
-    let count = classes.dim(0)?;
-    if images.dim(0)? != targets.len() || targets.iter().any(|&target| target >= count) || targets.is_empty()
-    {
+    let scores = images.to_device(&Device::Cpu)?.matmul(&classes.to_device(&Device::Cpu)?.t()?)?;
+    zero_shot_by_scores(&scores, targets)
+}
+
+/// Like [`zero_shot`], by `scores` of any kind, (images, classes).
+///
+/// # Errors
+/// Like [`zero_shot`].
+pub fn zero_shot_by_scores(scores: &Tensor, targets: &[usize]) -> Result<ZeroShotScores> {
+    let (images, count) = scores.dims2()?;
+    if images != targets.len() || targets.iter().any(|&target| target >= count) || targets.is_empty() {
         let problem = format!(
-            "zero-shot classification: expected the number of a class below {count} for each of {} images, at least one",
-            images.dim(0)?
+            "zero-shot classification: expected the number of a class below {count} for each of {images} images, at least one"
         );
         return Err(Error::Setting(problem));
     }
-    let scores = images.to_device(&Device::Cpu)?.matmul(&classes.to_device(&Device::Cpu)?.t()?)?;
     let mut ranks = Vec::with_capacity(targets.len());
     for (scores, &target) in scores.to_vec2::<f32>()?.iter().zip(targets) {
         let own = scores.get(target).copied().unwrap_or(f32::NAN);

@@ -32,11 +32,16 @@ impl GenerationParameters {
         let mut fields = self.fields.clone();
         let text = self.lines(&fields);
         let read = Self::read_lines(&text);
+        if read == *self {
+            return text;
+        }
+        // So few fields are only known as such by these names.
+        let few = fields.len() < FEWEST_FIELDS;
         for (name, read, text) in [
             (PROMPT_FIELD, &read.prompt, &self.prompt),
             (NEGATIVE_FIELD, &read.negative_prompt, &self.negative_prompt),
         ] {
-            if read != text {
+            if few || read != text {
                 fields.add(name, text);
             }
         }
@@ -68,7 +73,11 @@ impl GenerationParameters {
     fn read_lines(text: &str) -> Self {
         let lines: Vec<&str> = text.trim().split('\n').map(str::trim).collect();
         // Extensions append lines after the fields, such as sd-dynamic-prompts' `Template: …`.
-        let is_fields = |line: &&str| ParameterFields::parse(line).len() >= FEWEST_FIELDS;
+        let is_fields = |line: &&str| {
+            let fields = ParameterFields::parse(line);
+            fields.len() >= FEWEST_FIELDS
+                || fields.iter().map(|(name, _)| name).eq([PROMPT_FIELD, NEGATIVE_FIELD])
+        };
         let is_first = |line: &&str| line.starts_with("Steps:") && is_fields(line);
         let found = lines.iter().rposition(is_first).or_else(|| {
             let last = lines.len().checked_sub(1)?;
@@ -141,6 +150,17 @@ mod tests {
                 let text = written.to_text();
                 assert_eq!(GenerationParameters::parse(&text), written, "{text}");
                 assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn few_fields_are_read_as_they_were() {
+        for prompt in ["", "a cat", "\u{e}\u{5}\0", "-F\nPrompt: \"-F\"", "a\nSteps: 1, Seed: 2"] {
+            for fields in [&FIELDS[..0], &FIELDS[..1], &FIELDS[..2]] {
+                let written = info(prompt, "", fields);
+                let text = written.to_text();
+                assert_eq!(GenerationParameters::parse(&text), written, "{text}");
             }
         }
     }
