@@ -2,7 +2,8 @@
 
 use model_files::checkpoint::Checkpoint;
 
-use crate::error::{Error, Result};
+use super::weight_sizes::WeightSizes;
+use crate::error::Result;
 use crate::xlm_roberta::XlmRobertaConfig;
 
 /// Channels per head in XLM-R, base and large.
@@ -15,36 +16,21 @@ const HEAD_WIDTH: usize = 64;
 pub(super) fn xlm_roberta_config(
     checkpoint: &Checkpoint,
     prefix: &str,
-    expected: &str,
+    expected: &'static str,
 ) -> Result<XlmRobertaConfig> {
-    let size = |name: &str, dimension: usize| -> Result<usize> {
-        let name = format!("{prefix}{name}.weight");
-        let missing = || {
-            let problem = format!("expected {expected}, found no tensor {name}");
-            Error::format(checkpoint.file_name(), problem)
-        };
-        checkpoint.shape(&name).and_then(|shape| shape.get(dimension)).copied().ok_or_else(missing)
-    };
-    let words = "embeddings.word_embeddings";
-    let hidden_size = size(words, 1)?;
-    let layer = |name: &str| {
-        let layer = name.strip_prefix(prefix)?.strip_prefix("encoder.layer.")?;
-        layer.split('.').next()?.parse().ok()
-    };
+    let sizes = WeightSizes::new(checkpoint, expected);
+    let size = |name: &str, dimension| sizes.of(&format!("{prefix}{name}.weight"), dimension);
+    let hidden_size = size("embeddings.word_embeddings", 1)?;
     let config = XlmRobertaConfig {
-        vocab_size: size(words, 0)?,
+        vocab_size: size("embeddings.word_embeddings", 0)?,
         hidden_size,
-        num_hidden_layers: checkpoint
-            .names()
-            .filter_map(layer)
-            .max()
-            .map_or(0, |last: usize| last.saturating_add(1)),
+        num_hidden_layers: sizes.layers(&format!("{prefix}encoder.layer.")),
         num_attention_heads: hidden_size / HEAD_WIDTH,
         intermediate_size: size("encoder.layer.0.intermediate.dense", 0)?,
         max_position_embeddings: size("embeddings.position_embeddings", 0)?,
         type_vocab_size: size("embeddings.token_type_embeddings", 0)?,
         ..XlmRobertaConfig::large()
     };
-    config.check().map_err(|problem| Error::format(checkpoint.file_name(), problem))?;
+    config.check().map_err(|problem| sizes.problem(&problem))?;
     Ok(config)
 }
