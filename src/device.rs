@@ -14,9 +14,11 @@ use crate::named::Named;
 pub enum DeviceChoice {
     /// The first available GPU that this build supports, or else the CPU.
     Auto,
+    /// The CPU.
     Cpu,
     /// Without a number, the first GPU or, when several processes train together, each its own.
     Cuda(Option<usize>),
+    /// An Apple GPU.
     Metal(usize),
 }
 

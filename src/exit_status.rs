@@ -1,7 +1,6 @@
 //! Defines the exit codes.
 
 use std::fmt;
-use std::process::ExitCode;
 
 use altdiffusion_pipeline::{Error as PipelineError, ErrorKind};
 
@@ -34,12 +33,6 @@ impl ExitStatus {
             Self::Usage => 2,
             Self::Interrupted => 130,
         }
-    }
-}
-
-impl From<ExitStatus> for ExitCode {
-    fn from(status: ExitStatus) -> Self {
-        Self::from(status.code())
     }
 }
 

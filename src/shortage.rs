@@ -23,10 +23,12 @@ const BYTES: &str = "0";
 /// What is said before and after the number of bytes, prepared while there is memory.
 static LINE: OnceLock<(String, String)> = OnceLock::new();
 
-/// The system's allocator, except that a failed allocation ends the program.
+/// The system's allocator, except that a failed allocation ends the command with one line.
+///
+/// Before the command runs, and in another program that contains it, allocations fail as they do everywhere.
 pub struct Allocator;
 
-// SAFETY: every method is the system's, with the same arguments, and does not return instead of returning null.
+// SAFETY: every method is the system's, with the same arguments, and may not return instead of returning null.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the contract of `alloc`, which is the same.
@@ -50,8 +52,10 @@ unsafe impl GlobalAlloc for Allocator {
 }
 
 fn checked(block: *mut u8, size: usize) -> *mut u8 {
-    if block.is_null() {
-        end_without_memory(size);
+    if block.is_null()
+        && let Some(line) = LINE.get()
+    {
+        end_without_memory(line, size);
     }
     block
 }
@@ -71,11 +75,10 @@ pub fn prepare() {
 }
 
 #[cold]
-fn end_without_memory(size: usize) -> ! {
+fn end_without_memory((start, end): &(String, String), size: usize) -> ! {
     static IS_ENDING: AtomicBool = AtomicBool::new(false);
     if !IS_ENDING.swap(true, Ordering::Relaxed) {
         temporary::try_remove_all();
-        let (start, end) = LINE.get().map_or(("error: not enough memory for ", " bytes\n"), |(a, b)| (a, b));
         let mut digits = [0; 20];
         let mut line = io::stderr().lock();
         let written = line.write_all(start.as_bytes());
