@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use altdiffusion_pipeline::controlnet::ControlNetModel;
+use altdiffusion_pipeline::random::{BatchPosition, NoiseFactory, Rng};
 use altdiffusion_pipeline::schedulers::{SchedulerConfig, SchedulerFactory, SchedulerKind, SigmaSpacing};
 use altdiffusion_pipeline::unet::{AdditionalResiduals, ImageContext, UNet2DConditionModel};
 use altdiffusion_pipeline::{
@@ -177,6 +178,21 @@ fn schedulers_may_be_the_callers() -> TestResult {
         let message = message(own.generate(&options));
         assert!(message.starts_with(option), "{message}");
     }
+    Ok(())
+}
+
+/// A stochastic scheduler also draws in its steps.
+#[test]
+fn noise_may_be_the_callers() -> TestResult {
+    let own = pipeline()?;
+    let options = || options().scheduler(SchedulerKind::EulerAncestralDiscrete);
+    let factory = NoiseFactory::new(|_| Ok(Rng::Cpu.with_seed(23)));
+    let expected = values(&own.generate(&options().seed(23))?.latents)?;
+    assert_eq!(values(&own.generate(&options().noise_factory(factory.clone()))?.latents)?, expected);
+
+    let one = options().noise_factory(factory).batch_position(BatchPosition { index: 0, images: 2 });
+    let message = message(own.generate(&one));
+    assert!(message.starts_with("batch position: "), "{message}");
     Ok(())
 }
 

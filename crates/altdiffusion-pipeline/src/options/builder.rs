@@ -9,7 +9,7 @@ use crate::control::Control;
 use crate::denoising_windows::DenoisingWindows;
 use crate::ip_adapter::ImagePrompt;
 use crate::prompt::PromptReading;
-use crate::random::{BatchPosition, Rng, Seeds};
+use crate::random::{BatchPosition, NoiseFactory, Rng, Seeds};
 use crate::schedulers::{SchedulerFactory, SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
 use crate::text_states::TextStates;
 use crate::vae::Tiling;
@@ -123,6 +123,12 @@ impl GenerateOptions {
     /// Draws one image, with the noise it has at this position of a batch.
     pub fn batch_position(mut self, position: BatchPosition) -> Self {
         self.batch_position = Some(position);
+        self
+    }
+
+    /// Draws the noise from a source of your own, in the order described for [`seed`](Self::seed).
+    pub fn noise_factory(mut self, factory: NoiseFactory) -> Self {
+        self.noise_factory = Some(factory);
         self
     }
 

@@ -15,7 +15,7 @@ use crate::denoising_windows::DenoisingWindows;
 use crate::guidance::Guidance;
 use crate::ip_adapter::ImagePrompt;
 use crate::prompt::PromptReading;
-use crate::random::{BatchPosition, Rng, Seeds};
+use crate::random::{BatchPosition, NoiseFactory, Rng, Seeds};
 use crate::schedulers::{SchedulerFactory, SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
 use crate::text_states::TextStates;
 use crate::vae::Tiling;
@@ -76,6 +76,9 @@ pub struct GenerateOptions {
     pub seeds: Seeds,
     /// Draws only the image at this position of a batch.
     pub batch_position: Option<BatchPosition>,
+    /// Noise of your own, instead of the seed's.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none", serialize_with = "not_data")]
+    pub noise_factory: Option<NoiseFactory>,
     /// Width in pixels.
     pub width: Option<usize>,
     /// Height in pixels.
@@ -138,6 +141,7 @@ impl Default for GenerateOptions {
             rng: Rng::Cpu,
             seeds: Seeds::Stream,
             batch_position: None,
+            noise_factory: None,
             width: None,
             height: None,
             images: None,

@@ -60,6 +60,7 @@ fn what_cannot_be_written_or_read_is_refused() -> TestResult {
         GenerateOptions::default().initial_latents(latents),
         GenerateOptions::default().image(RgbImage::new(8, 8)),
         GenerateOptions::default().mask(GrayImage::new(8, 8)),
+        GenerateOptions::default().noise_factory(NoiseFactory::new(|_| Ok(Rng::Cpu.with_seed(1)))),
     ] {
         assert!(serde_json::to_string(&options).is_err());
     }

@@ -136,6 +136,15 @@ impl AltDiffusion {
     fn noise(&self, options: &GenerateOptions) -> Result<Box<dyn Noise>> {
         let [count, ..] = self.latent_shape(options)?;
         let GenerateOptions { rng, seed, seeds, .. } = *options;
+        if let Some(factory) = &options.noise_factory {
+            return match options.batch_position {
+                None => factory.build(count),
+                Some(_) => Err(Error::option(
+                    "batch position",
+                    "cannot be chosen, because the noise of the run is the caller's own: expected none",
+                )),
+            };
+        }
         let Some(position) = options.batch_position else { return Ok(seeds.noise(rng, seed, count)) };
         let BatchPosition { index, images } = position;
         if count != 1 || index >= images || images > MOST_IMAGES {

@@ -6,6 +6,7 @@
 mod batch;
 mod mt19937;
 mod noise;
+mod own_noise;
 mod philox;
 mod rng;
 mod torch_cpu;
@@ -14,6 +15,7 @@ mod vector_math;
 
 pub use batch::{BatchPosition, Seeds};
 pub use noise::Noise;
+pub use own_noise::NoiseFactory;
 pub use rng::Rng;
 pub use torch_cpu::TorchCpu;
 pub use torch_cuda::TorchCuda;
