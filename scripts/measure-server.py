@@ -159,7 +159,7 @@ async def measure(arguments, part):
     elif part == "soak":
         found = await soak.soak(program, arguments.minutes)
     else:
-        found = await peers.peers(program, arguments.peer_python, arguments.peer_models, arguments.peer_seconds)
+        found = await peers.peers(program, arguments.peer_python, arguments.peer_models, arguments.peer_threads, arguments.peer_seconds)
     globals()[f"show_{part}"](found)
     return found
 
@@ -180,6 +180,9 @@ def main():
     parser.add_argument("--minutes", type=float, default=10, help="of `soak` (default: 10)")
     parser.add_argument("--peer-python", type=Path, metavar="PYTHON", help="the Python of the environment of `peers`")
     parser.add_argument("--peer-models", type=Path, metavar="DIR", help="models of `peers`; server_load/peers.py says how to make them")
+    parser.add_argument("--peer-threads", type=int, metavar="N", default=os.cpu_count(),
+                        help="threads of a server of `peers`, by default all cores; on a busy machine, where threads that wait for each "
+                             "other waste time, 1 still compares what a core does")
     parser.add_argument("--peer-seconds", type=float, default=12, help="of each row of `peers` and server (default: 12)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers to this file")
     arguments = parser.parse_args()

@@ -65,11 +65,11 @@ def infinity(python, model, options=()):
     return PeerServer("infinity", command, "/health", DO_NOT_TRACK="1", HF_HUB_OFFLINE="1")
 
 
-def sd_server(model):
+def sd_server(model, threads):
     """The server of stable-diffusion.cpp."""
     program = shutil.which("sd-server")
     if not program:
         raise NotMeasured("sd-server is not on the PATH")
-    command = [program, "--model", model, "--type", "f32", "--threads", os.cpu_count()]
+    command = [program, "--model", model, "--type", "f32", "--threads", threads]
     command += ["--listen-ip", "127.0.0.1", "--listen-port", "{port}"]
     return PeerServer("sd-server", command, "/v1/models")

@@ -136,9 +136,9 @@ async def embeddings(program, python, label, ours, theirs, with_images, seconds)
     return found
 
 
-async def pictures(program, model, seconds):
+async def pictures(program, threads, model, seconds):
     found = {"model": "Stable Diffusion 1.5", "rows": [], "agreement": {}}
-    with sd_server(model) as peer, RunningServer(program, "--model", model, "--preload") as server:
+    with sd_server(model, threads) as peer, RunningServer(program, "--model", model, "--preload") as server:
         servers = [server, peer]
         await peer.answers()
         for side in PICTURE_SIDES:
@@ -152,16 +152,18 @@ async def pictures(program, model, seconds):
     return found
 
 
-async def peers(program, python, models, seconds):
+async def peers(program, python, models, threads, seconds):
     """What was measured, and why others were not."""
     if not models:
         raise NotMeasured("expected --peer-models; how to make them is in server_load/peers.py")
+    # Servers made with PyTorch read the first, ours the others.
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"), str(threads)))
     clip, altclip, tower, sd15 = (models / name for name in ("clip", "altclip", "text-tower", "sd15"))
     found, missing = [], []
     for needed, measure, arguments in (
         ([clip], embeddings, (python, "CLIP ViT-B/32", clip, clip, True)),
         ([altclip, tower], embeddings, (python, "XLM-R base", altclip, tower, False)),
-        ([sd15], pictures, (sd15,)),
+        ([sd15], pictures, (threads, sd15)),
     ):
         try:
             if absent := [folder for folder in needed if not folder.is_dir()]:
