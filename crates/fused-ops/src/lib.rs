@@ -67,6 +67,7 @@ pub use ops::adam_step::AdamStep;
 pub use ops::attention::{attention, causal_attention};
 pub use ops::blend::{blend, blend_square};
 pub use ops::conv2d::Conv2d;
+pub use ops::dot_products::{RowNumbers, dot_products};
 pub use ops::embedding::Embedding;
 pub use ops::geglu::geglu;
 pub use ops::group_norm::GroupNorm;

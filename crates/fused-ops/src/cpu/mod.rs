@@ -7,6 +7,7 @@ pub(crate) mod attention;
 pub(crate) mod attention_gradient;
 pub(crate) mod bf16;
 pub(crate) mod conv2d;
+pub(crate) mod dot_products;
 pub(crate) mod elementwise;
 pub(crate) mod epilogue;
 pub(crate) mod geglu;

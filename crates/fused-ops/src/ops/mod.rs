@@ -5,6 +5,7 @@ pub(crate) mod adam_step;
 pub(crate) mod attention;
 pub(crate) mod blend;
 pub(crate) mod conv2d;
+pub(crate) mod dot_products;
 pub(crate) mod embedding;
 mod epilogue;
 pub(crate) mod geglu;
