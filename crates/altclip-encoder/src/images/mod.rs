@@ -144,6 +144,33 @@ pub fn decode(name: &str, bytes: &[u8], options: DecodeOptions) -> Result<Dynami
     })
 }
 
+/// The width and height of an image file, upright like [`decode`]'s, or `None` if it is not an image. Only formats whose
+/// header does not tell are decoded.
+pub fn dimensions(name: &str, bytes: &[u8]) -> Option<(u32, u32)> {
+    let from_header = || -> Result<Option<(u32, u32)>> {
+        let Ok(FileFormat::Other(format)) = formats::recognize(name, bytes) else { return Ok(None) };
+        let decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder();
+        let mut decoder = decoder.map_err(|error| Error::format(name, error.to_string()))?;
+        let (width, height) = decoder.dimensions();
+        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+        let is_turned = matches!(
+            orientation,
+            Orientation::Rotate90
+                | Orientation::Rotate270
+                | Orientation::Rotate90FlipH
+                | Orientation::Rotate270FlipH
+        );
+        Ok(Some(if is_turned { (height, width) } else { (width, height) }))
+    };
+    match foreign::parse(name, from_header).ok()? {
+        Some(found) => Some(found),
+        None => {
+            let image = decode(name, bytes, DecodeOptions::default()).ok()?;
+            Some((image.width(), image.height()))
+        }
+    }
+}
+
 /// Whether bytes start like an image file, in a supported format or one known by name.
 pub fn is_image(bytes: &[u8]) -> bool {
     formats::is_image(bytes)

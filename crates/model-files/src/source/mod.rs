@@ -116,6 +116,15 @@ impl ModelSource {
         }
     }
 
+    /// The commit of a repository's files, once one of them was read. Directories have none.
+    pub fn commit(&self) -> Option<&str> {
+        match &self.kind {
+            #[cfg(feature = "hub")]
+            Kind::Hub(repository) => repository.commit(),
+            _ => None,
+        }
+    }
+
     pub(crate) fn variant(&self) -> Option<&str> {
         self.variant.as_deref()
     }
