@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use model_files::ErrorKind;
 
+use crate::library::DatabaseProblem;
 use crate::readers::parquet_column::ColumnError;
 
 /// The result type of this crate.
@@ -110,6 +111,14 @@ pub enum Error {
     /// An index could not be opened.
     #[error(transparent)]
     Files(#[from] model_files::Error),
+    /// The database of a library cannot be used.
+    #[error("{}: {problem}", file.display())]
+    Database {
+        /// The database.
+        file: PathBuf,
+        /// Why.
+        problem: DatabaseProblem,
+    },
     /// The encoder failed.
     #[error(transparent)]
     Encoder(#[from] altclip_encoder::Error),
@@ -157,6 +166,7 @@ impl Error {
             Self::Io { .. }
             | Self::Format { .. }
             | Self::Column { .. }
+            | Self::Database { .. }
             | Self::NothingEmbedded { .. }
             | Self::Output { .. } => ErrorKind::File,
             Self::Pattern { .. } | Self::Input(_) | Self::OtherJob { .. } => ErrorKind::Input,

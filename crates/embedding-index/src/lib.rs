@@ -36,6 +36,8 @@
 //! # }
 //! ```
 //!
+//! A [`library::ImageLibrary`] follows folders of images instead, in a database.
+//!
 //! A [`JobObserver`] receives progress and unreadable images, and can stop the job. The [`OutputFormat`]s are
 //! safetensors, the only one that can be searched, npy and Parquet. The [`readers`] can be used alone: columns of
 //! texts, captioned images, WebDataset archives, and data sets of the Hugging Face hub.
@@ -47,6 +49,7 @@ pub mod hash;
 mod index;
 mod item;
 mod job;
+pub mod library;
 mod output;
 pub mod readers;
 mod vector;

@@ -167,6 +167,12 @@ impl Index {
         item.map_err(problem)?.ok_or_else(|| problem(format!("no item {row}")))
     }
 
+    /// The items of a kind with their vectors, in the order of the file.
+    pub(crate) fn rows(&self, kind: ItemKind) -> impl Iterator<Item = Result<(String, Vec<f32>)>> {
+        let rows = self.table(kind).rows_of(&self.data);
+        rows.map(|row| row.map_err(|problem| Error::format(self.data.name(), problem)))
+    }
+
     fn table(&self, kind: ItemKind) -> &VectorTable {
         match kind {
             ItemKind::Text => &self.texts,

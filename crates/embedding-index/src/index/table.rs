@@ -110,6 +110,20 @@ impl VectorTable {
         best
     }
 
+    /// All items with their vectors, or what is wrong with one of them.
+    pub(super) fn rows_of<'a>(
+        &self,
+        bytes: &'a [u8],
+    ) -> impl Iterator<Item = Result<(String, Vec<f32>), String>> + use<'a> {
+        let lines = part(bytes, &self.items).split(|byte| *byte == b'\n');
+        let vectors = part(bytes, &self.vectors).chunks_exact((self.width * size_of::<f32>()).max(1));
+        (0..).zip(lines).zip(vectors).map(|((row, line), vector)| {
+            let item = serde_json::from_slice(line)
+                .map_err(|error| format!("item {row}: expected a JSON string: {error}"))?;
+            Ok((item, vector.as_chunks().0.iter().map(|x| f32::from_le_bytes(*x)).collect()))
+        })
+    }
+
     /// The items of these ascending rows, or what is wrong with one of them.
     pub(super) fn items_at(
         &self,

@@ -38,17 +38,35 @@ impl ItemDigest {
 /// # Errors
 /// If the model fails.
 pub(super) fn digest_of_model(embedder: &Embedder) -> Result<String> {
-    let text = embedder.embed_texts(&["一只猫 and a red apple"])?;
+    Ok(digest_of_numbers(&vectors_of_model(embedder)?))
+}
+
+/// A model's vectors for a text and, if it supports images, for an image, which tell its weights from others.
+///
+/// # Errors
+/// If the model fails.
+pub(crate) fn vectors_of_model(embedder: &Embedder) -> Result<Vec<f32>> {
     let image =
         image::RgbImage::from_fn(64, 48, |x, y| image::Rgb([4 * x as u8, 5 * y as u8, (x * y) as u8]));
-    let flat =
-        |vectors: candle_core::Tensor| -> candle_core::Result<Vec<f32>> { vectors.flatten_all()?.to_vec1() };
-    let mut numbers = flat(text).map_err(altclip_encoder::Error::from)?;
+    let mut numbers = vector_of_text(embedder)?;
     if embedder.image_processor().is_ok() {
         let embedded = embedder.embed_images(&[DynamicImage::ImageRgb8(image)])?;
-        numbers.extend(flat(embedded).map_err(altclip_encoder::Error::from)?);
+        numbers.extend(numbers_of(embedded)?);
     }
-    Ok(digest_of_numbers(&numbers))
+    Ok(numbers)
+}
+
+/// A model's vector for the text among [`vectors_of_model`].
+///
+/// # Errors
+/// If the model fails.
+pub(crate) fn vector_of_text(embedder: &Embedder) -> Result<Vec<f32>> {
+    numbers_of(embedder.embed_texts(&["一只猫 and a red apple"])?)
+}
+
+fn numbers_of(vectors: candle_core::Tensor) -> Result<Vec<f32>> {
+    let numbers = vectors.flatten_all().and_then(|vectors| vectors.to_vec1());
+    Ok(numbers.map_err(altclip_encoder::Error::from)?)
 }
 
 /// A digest of the bits of numbers.

@@ -132,7 +132,7 @@ fn named(
 }
 
 /// Whether the image is at fault, and not the model or the device.
-fn is_of_the_image(error: &altclip_encoder::Error) -> bool {
+pub(crate) fn is_of_the_image(error: &altclip_encoder::Error) -> bool {
     use altclip_encoder::Error::Files;
     use model_files::Error;
     matches!(error, Files(Error::Io { .. } | Error::Format { .. }))

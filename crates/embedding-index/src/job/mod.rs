@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use altclip_encoder::embedder::Embedder;
 use model_files::Target;
 
+pub(crate) use self::digest::{vector_of_text, vectors_of_model};
+pub(crate) use self::embed::is_of_the_image;
+
 use self::digest::{ItemDigest, digest_of_model};
 use self::embed::JobRun;
 use self::partial::{JobSettings, Partial};

@@ -23,7 +23,7 @@ impl IgnoredFiles {
     }
 
     /// Counts a file unless it is hidden.
-    pub(super) fn add(&mut self, entry: &DirEntry, ending: String) {
+    pub(crate) fn add(&mut self, entry: &DirEntry, ending: String) {
         if !entry.file_name().as_encoded_bytes().starts_with(b".") {
             *self.0.entry(ending).or_default() += 1;
         }
