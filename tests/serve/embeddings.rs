@@ -177,6 +177,30 @@ fn an_index_is_searched_and_shows_its_images() -> TestResult {
 }
 
 #[test]
+fn an_index_of_folders_may_change_while_it_is_served() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let root = directory.path();
+    std::fs::create_dir(root.join("photos"))?;
+    let draw = |name: &str, color: [u8; 3]| {
+        image::RgbImage::from_pixel(40, 30, image::Rgb(color)).save(root.join(name))
+    };
+    draw("photos/red.png", [220, 20, 30])?;
+    let add = ["index", "add", "photos", "--database", "photos.db", "--quiet"];
+    succeeded(&run(root, &add)?);
+    let served = Served::start_in(root, &["--index", "photos.db"], &[])?;
+    draw("photos/green.png", [20, 200, 30])?;
+    succeeded(&run(root, &add)?);
+    let image = encoded(&root.join("photos/green.png"))?;
+    let hits = served.post("/v1/search", &json!({ "image": image }))?.json()?;
+    assert!(hits["hits"][0]["name"].as_str().is_some_and(|name| name.ends_with("green.png")), "{hits}");
+    let shown = served.get(hits["hits"][0]["image"].as_str().ok_or("no image")?)?;
+    assert_eq!(shown.body, std::fs::read(root.join("photos/green.png"))?);
+    assert_eq!(served.get("/v1/index")?.json()?["indexes"][0]["count"], 2);
+    assert_eq!(served.get("/v1/index/photos/images/77")?.status, 404);
+    Ok(())
+}
+
+#[test]
 fn an_image_that_cannot_be_used_fails_alone() -> TestResult {
     let served = Served::start(&[])?;
     let directory = tempfile::tempdir()?;

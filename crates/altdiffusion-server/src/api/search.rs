@@ -87,7 +87,7 @@ struct SearchHit {
 pub(crate) async fn indexes(Extract(state): Extract<Shared>) -> Json<IndexList> {
     let indexes = state.indexes.iter().map(|served| IndexItem {
         name: served.name.clone(),
-        count: served.index.len(ItemKind::Text) + served.index.len(ItemKind::Image),
+        count: served.len(),
         model: served.model().map(str::to_owned),
     });
     Json(IndexList { indexes: indexes.collect() })
