@@ -14,6 +14,7 @@ mod image_args;
 mod image_file;
 mod interrupt;
 mod language;
+mod library_page;
 mod model;
 mod more_options;
 mod named;
@@ -78,6 +79,8 @@ enum Command {
     Convert(commands::convert::Convert),
     Embed(commands::embed::Embed),
     Search(commands::search::Search),
+    #[command(subcommand)]
+    Index(commands::index::Index),
     Serve(Box<commands::serve::Serve>),
     Download(commands::download::Download),
     Models(commands::models::Models),
@@ -144,6 +147,7 @@ fn run_prepared(arguments: &[OsString]) -> anyhow::Result<ExitStatus> {
         Command::Convert(convert) => convert.run(),
         Command::Embed(embed) => embed.run(),
         Command::Search(search) => search.run(),
+        Command::Index(index) => index.run(),
         Command::Serve(serve) => serve.run(),
         Command::Download(download) => download.run(),
         Command::Models(models) => models.run(),

@@ -1,6 +1,7 @@
 //! Parses option values; errors say what was expected. Clap adds the option's name and the value.
 
 use candle_core::DType;
+use embedding_index::library::Precision;
 use fused_ops::BlockType;
 use model_files::checkpoint::NumberType;
 
@@ -152,6 +153,23 @@ pub fn side(text: &str) -> Result<usize, String> {
 /// A seed of random numbers.
 pub fn seed(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("expected a whole number from 0 to {}", u64::MAX))
+}
+
+/// How much something counts.
+pub fn weight(text: &str) -> Result<f32, String> {
+    let number = text.parse().ok().filter(|number: &f32| number.is_finite() && *number >= 0.);
+    number.ok_or_else(|| "expected a number, at least 0".to_owned())
+}
+
+/// A cosine.
+pub fn likeness(text: &str) -> Result<f32, String> {
+    let number = text.parse().ok().filter(|number: &f32| (0.0..=1.0).contains(number));
+    number.ok_or_else(|| "expected a number from 0 to 1".to_owned())
+}
+
+/// The numbers that vectors are stored as.
+pub fn precision(text: &str) -> Result<Precision, String> {
+    text.parse()
 }
 
 /// A finite number.

@@ -21,7 +21,8 @@ const THUMBNAIL_SIDE: u32 = 256;
 /// Out of 100: thumbnails need not be perfect.
 const THUMBNAIL_QUALITY: u8 = 80;
 
-const STYLE: &str = "\
+/// The style of pages of results.
+pub const STYLE: &str = "\
 body { font: 16px system-ui, sans-serif; margin: 2em; background: Canvas; color: CanvasText; color-scheme: light dark }
 ol { list-style: none; padding: 0; display: grid; gap: 1em; grid-template-columns: repeat(auto-fill, minmax(272px, 1fr)) }
 li, header { border: 1px solid GrayText; border-radius: 8px; padding: 8px; overflow-wrap: anywhere }
@@ -88,7 +89,7 @@ fn thumbnail(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// Escapes text for HTML, and what would change how a page or a terminal shows the rest.
-fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in printable(text).chars() {
         match character {

@@ -168,10 +168,11 @@ fn commands() -> TestResult<Vec<String>> {
         .collect())
 }
 
-/// A command that ends: a server would not, so it describes its interface instead.
+/// A command that ends: a server would not, so it describes its interface instead, and one that watches its help.
 fn ending(command: &str) -> String {
     let is_server = command.starts_with("altdiffusion serve");
-    format!("{command}{}", if is_server { " --openapi" } else { "" })
+    let instead = if command.contains("--watch") { " --help" } else { "" };
+    format!("{command}{}", if is_server { " --openapi" } else { instead })
 }
 
 /// In a shell, like a reader: commands that only need the program work, and those that need a missing model fail only

@@ -24,7 +24,7 @@ fn help(locale: &str, arguments: &[&str]) -> TestResult<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-const SUBCOMMANDS: [&[&str]; 23] = [
+const SUBCOMMANDS: [&[&str]; 29] = [
     &["generate"],
     &["encode"],
     &["similarity"],
@@ -33,6 +33,12 @@ const SUBCOMMANDS: [&[&str]; 23] = [
     &["convert"],
     &["embed"],
     &["search"],
+    &["index", "add"],
+    &["index", "search"],
+    &["index", "duplicates"],
+    &["index", "status"],
+    &["index", "import"],
+    &["index", "remove"],
     &["download"],
     &["models"],
     &["machine"],
@@ -94,7 +100,7 @@ fn help_is_chinese_throughout() -> TestResult {
 #[test]
 fn short_help_fits_on_a_screen() -> TestResult {
     const LINES: usize = 40;
-    let groups: [&[&str]; 3] = [&[], &["train"], &["eval"]];
+    let groups: [&[&str]; 4] = [&[], &["index"], &["train"], &["eval"]];
     for subcommand in SUBCOMMANDS.into_iter().chain(groups) {
         for locale in ["C", CHINESE] {
             let short = help(locale, &[subcommand, &["-h"]].concat())?;
@@ -120,7 +126,7 @@ fn short_help_fits_on_a_screen() -> TestResult {
 
 #[test]
 fn errors_are_chinese() -> TestResult {
-    let cases: [(&[&str], &str); 21] = [
+    let cases: [(&[&str], &str); 24] = [
         (&["generate", "猫", "--stps", "3"], "错误：没有选项“--stps”"),
         (&["generate"], "错误：缺少："),
         (&["draw", "猫"], "错误：没有子命令“draw”"),
@@ -142,6 +148,9 @@ fn errors_are_chinese() -> TestResult {
         (&["encode", "--texts", "empty.txt", "--output", "a.safetensors"], "至少须有一行文本"),
         (&["classify", "text.txt", "--label", "猫", "--label", "狗"], "没有一张图片可以读取"),
         (&["search", "none.safetensors", "猫"], "没有这个文件或目录"),
+        (&["index", "search", "猫", "--database", "none.db"], "此处没有索引"),
+        (&["index", "status", "--database", "text.txt"], "实为其他类型的文件"),
+        (&["index", "add", "--database", "none.db"], "须给出文件夹"),
     ];
     for (arguments, expected) in cases {
         let output = run(CHINESE, arguments)?;

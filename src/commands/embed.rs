@@ -207,7 +207,7 @@ fn with_options(error: Error) -> anyhow::Error {
 
 /// Shows the progress of a job.
 #[derive(Default)]
-struct JobProgress(Option<(ItemKind, ProgressLine)>);
+pub struct JobProgress(Option<(ItemKind, ProgressLine)>);
 
 impl JobObserver for JobProgress {
     fn progress(&mut self, kind: ItemKind, done: usize, total: usize) {

@@ -7,6 +7,7 @@ pub mod embed;
 pub mod encode;
 pub mod eval;
 pub mod generate;
+pub mod index;
 pub mod inspect;
 pub mod machine;
 pub mod manual;

@@ -49,6 +49,8 @@ pub fn altdiffusion(directory: &Path) -> Command {
         }
     }
     command.env("LC_ALL", "C.UTF-8");
+    // By default the index is in the home directory.
+    command.env("ALTDIFFUSION_INDEX", directory.join("index.db"));
     // The home directory may have a configuration file.
     command.env("ALTDIFFUSION_CONFIG", if cfg!(windows) { "NUL" } else { "/dev/null" });
     for variable in

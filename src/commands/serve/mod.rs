@@ -40,7 +40,7 @@ pub struct Serve {
     #[command(flatten)]
     models: ServedModels,
 
-    /// Search this index, written by `altdiffusion embed`: FILE, or NAME=FILE.
+    /// Search this index, written by `altdiffusion embed` or `altdiffusion index add`: FILE, or NAME=FILE.
     ///
     /// Repeat the option for more. The images that it lists can then be seen by everyone who may use the server.
     #[arg(long, value_name = "FILE")]
