@@ -8,7 +8,9 @@ whole, a failure without one line that names the output, anything left on the di
 """
 
 import argparse
+import json
 import os
+import random
 import sys
 import tempfile
 from pathlib import Path
@@ -28,6 +30,8 @@ COMMANDS = {
     "convert to folders": (["convert", MODEL, "out"], "out"),
     "search --html": (["search", "{index}", "a cat", "--html", "out.html"], "out.html"),
 }
+# In the folder of which there is an index.
+IMAGES = 2000
 # Sizes below and above what each needs, and disks that are full of files, or read-only.
 DISKS = [f"size={size}k" for size in (4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)] + ["nr_inodes=2", "nr_inodes=3", "nr_inodes=5", "ro"]
 
@@ -61,6 +65,31 @@ def attempt(name, disk, index, table):
             os.system(f"umount -l {folder}")
 
 
+def attempt_index(disk, photos, table):
+    """An index keeps what it has, and goes on when there is room again."""
+    with tempfile.TemporaryDirectory(prefix="campaign-", dir="/tmp") as place:
+        folder, faults = Path(place), []
+        if os.system(f"mount -t tmpfs -o {disk} tmpfs {folder}") != 0:
+            sys.exit(f"cannot mount a tmpfs with {disk}")
+        try:
+            add = ["index", "add", photos, "--database", folder / "index.db"]
+            ended = run(add, folder)
+            faults += ended.faults()
+            text = ended.err.decode("utf-8", "replace")
+            if ended.code != 0 and "index.db" not in text:
+                faults.append("an error that does not name the index")
+            os.system(f"mount -o remount,rw,size=64m,nr_inodes=100 {folder}")
+            later = run([*add, "--json"], folder)
+            faults += later.faults(may_fail=False)
+            if later.code == 0:
+                counts = json.loads(later.out)
+                if counts["new"] + counts["unchanged"] != IMAGES or counts["gone"]:
+                    faults.append(f"with room again: {counts}")
+            table.add("index add", ended.code == 0, faults, f"{disk}: {text.strip()[-200:]}")
+        finally:
+            os.system(f"umount -l {folder}")
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--rounds", type=int, default=2)
@@ -71,8 +100,13 @@ def main():
     with tempfile.TemporaryDirectory(prefix="campaign-") as place:
         index = Path(place) / "index.safetensors"
         run(["embed", "--text", "a cat", "--output", index], place)
+        photos = Path(place) / "photos"
+        photos.mkdir()
+        for number in range(IMAGES):
+            (photos / f"{number}.ppm").write_bytes(b"P6 16 16 255\n" + random.Random(number).randbytes(3 * 16 * 16))
         for _ in range(asked.rounds):
             for disk in DISKS:
+                attempt_index(disk, photos, table)
                 for name in COMMANDS:
                     attempt(name, disk, index, table)
     table.finish()
