@@ -8,6 +8,7 @@ use std::path::Path;
 use altclip_encoder::altclip::normalize;
 use altclip_encoder::dual_encoder::{self, DualEncoder, Family};
 use candle_core::{D, DType, Device, Tensor};
+use common::outputs::{check_alone, check_half_precision, check_outputs};
 use model_files::source::ModelSource;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -29,90 +30,34 @@ fn load(source: &ModelSource, dtype: DType) -> Box<dyn DualEncoder> {
     dual_encoder::load(source, dtype, &Device::Cpu).unwrap()
 }
 
-/// Compares all outputs of a model with the golden values of `folder`.
-fn check(model: &dyn DualEncoder, folder: &str, tolerance: f64) {
-    let golden = golden_tensors(&format!("dual_encoders/{folder}/golden.safetensors"));
-    let u32s = |name: &str| golden[name].to_dtype(DType::U32).unwrap();
-    let (ids, mask) = (u32s("input_ids"), u32s("attention_mask"));
-    let text = model.encode_text(&ids, &mask).unwrap();
-    let image = model.encode_image(&golden["pixel_values"]).unwrap();
-    assert_eq!((text.dtype(), image.dtype()), (model.dtype(), model.dtype()));
-    assert_eq!(text.dim(1).unwrap(), model.projection_dim());
-    assert_eq!(golden["pixel_values"].dim(3).unwrap(), model.image_size());
-    assert_close("text_embeds", &text, &golden["text_embeds"], tolerance);
-    assert_close("image_embeds", &image, &golden["image_embeds"], tolerance);
-
-    // Padding rows are meaningless; they are 0 in the golden values.
-    let hidden = model.text_hidden_states(&ids, &mask).unwrap().to_dtype(DType::F32).unwrap();
-    let shown = mask.to_dtype(DType::F32).unwrap().unsqueeze(2).unwrap();
-    assert_close(
-        "hidden_states",
-        &hidden.broadcast_mul(&shown).unwrap(),
-        &golden["hidden_states"],
-        tolerance,
-    );
-
-    let cosines = normalize(&image).unwrap().matmul(&normalize(&text).unwrap().t().unwrap()).unwrap();
-    let logits = (cosines * f64::from(model.logit_scale())).unwrap();
-    assert_close("logits_per_image", &logits, &golden["logits_per_image"], tolerance);
-    let probabilities = candle_nn::ops::softmax(&logits, D::Minus1).unwrap();
-    // A relative error of 1e-5 in a logit of 60 is a relative error of 6e-4 in its exponential.
-    assert_close("probabilities", &probabilities, &golden["probabilities"], 60. * tolerance);
-}
-
 #[test]
 fn every_family_gives_what_the_reference_gives() {
     for (folder, family) in MODELS {
         let source = source(folder);
         assert_eq!(Family::of(&source).unwrap(), family);
-        check(&*load(&source, DType::F32), folder, MODULE_TOLERANCE);
+        check_outputs(&*load(&source, DType::F32), &format!("dual_encoders/{folder}"), MODULE_TOLERANCE);
     }
 }
 
-/// The weights are rounded, to 2⁻¹² and 2⁻⁹ of themselves, and in bf16 what products take, where the processor has
-/// instructions for these. The reference, which rounds everything between its layers, is 8e-4 to 2e-3 off in f16, and 8e-3
-/// to 2e-2 in bf16.
-///
-/// Errors of a single model are a draw of few roundings, so that the mean over all models decides.
 #[test]
 fn half_precision_is_better_than_that_of_the_reference() {
-    for (dtype, errors) in [(DType::F16, "errors_float16"), (DType::BF16, "errors_bfloat16")] {
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for (folder, _) in MODELS {
-            let golden = golden_tensors(&format!("dual_encoders/{folder}/golden.safetensors"));
-            let u32s = |name: &str| golden[name].to_dtype(DType::U32).unwrap();
-            let model = load(&source(folder), dtype);
-            let text = model.encode_text(&u32s("input_ids"), &u32s("attention_mask")).unwrap();
-            let image = model.encode_image(&golden["pixel_values"]).unwrap();
-            assert_eq!((text.dtype(), image.dtype()), (DType::F32, DType::F32));
-            ours.push(relative_error(&text, &golden["text_embeds"]));
-            ours.push(relative_error(&image, &golden["image_embeds"]));
-            theirs.extend(golden[errors].to_vec1::<f32>().unwrap().into_iter().map(f64::from));
-        }
-        let mean = |errors: &[f64]| errors.iter().sum::<f64>() / errors.len() as f64;
-        assert!(mean(&ours) < mean(&theirs), "{dtype:?}: {ours:?}, the reference {theirs:?}");
-    }
+    check_half_precision(&MODELS.map(|(folder, _)| format!("dual_encoders/{folder}")));
 }
 
 #[test]
 fn a_text_does_not_depend_on_its_padding_or_its_neighbours() {
     for (folder, _) in MODELS {
         let model = load(&source(folder), DType::F32);
-        let golden = golden_tensors(&format!("dual_encoders/{folder}/golden.safetensors"));
-        let (ids, mask) = (&golden["input_ids"], &golden["attention_mask"]);
-        let tokens = mask.to_dtype(DType::F32).unwrap().sum(1).unwrap().to_vec1::<f32>().unwrap();
+        let path = format!("dual_encoders/{folder}");
+        let tokens = golden_tensors(&format!("{path}/golden.safetensors"))["attention_mask"]
+            .to_dtype(DType::F32)
+            .unwrap()
+            .sum(1)
+            .unwrap()
+            .to_vec1::<f32>()
+            .unwrap();
         for (row, tokens) in tokens.into_iter().enumerate() {
-            let alone = |x: &Tensor| {
-                let x = x.narrow(0, row, 1).unwrap().narrow(1, 0, tokens as usize).unwrap();
-                x.to_dtype(DType::U32).unwrap().contiguous().unwrap()
-            };
-            let found = model.encode_text(&alone(ids), &alone(mask)).unwrap();
-            assert_close(
-                "text_embeds",
-                &found,
-                &golden["text_embeds"].narrow(0, row, 1).unwrap(),
-                MODULE_TOLERANCE,
-            );
+            check_alone(&*model, &path, row, tokens as usize, MODULE_TOLERANCE);
         }
     }
 }

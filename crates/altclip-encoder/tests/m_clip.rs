@@ -1,14 +1,16 @@
 //! Compares text towers that were taught a CLIP's vectors with their own implementations: M-CLIP's and
 //! sentence-transformers'.
 
+mod common;
+
 use std::fs;
 
-use altclip_encoder::altclip::normalize;
-use altclip_encoder::dual_encoder::{self, DualEncoder, Family};
+use altclip_encoder::dual_encoder::{self, Family};
 use altclip_encoder::{Embedder, ErrorKind, ModelSource};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
+use common::outputs::{self, check_half_precision, check_outputs};
 use tempfile::TempDir;
-use test_support::{MODULE_TOLERANCE, assert_close, copy_directory, golden, golden_tensors, relative_error};
+use test_support::{MODULE_TOLERANCE, assert_close, copy_directory, golden, golden_tensors};
 
 const MODELS: [(&str, Family); 2] = [("xlm_roberta", Family::MClip), ("distilbert", Family::DistilBertClip)];
 
@@ -16,50 +18,18 @@ fn source(model: &str) -> ModelSource {
     ModelSource::directory(golden("mclip").join(model))
 }
 
-fn load(model: &str, dtype: DType) -> Box<dyn DualEncoder> {
-    dual_encoder::load(&source(model), dtype, &Device::Cpu).unwrap()
-}
-
 #[test]
 fn vectors_are_those_of_the_authors() {
     for (name, family) in MODELS {
-        let golden = golden_tensors(&format!("mclip/{name}/golden.safetensors"));
-        let u32s = |name: &str| golden[name].to_dtype(DType::U32).unwrap();
-        let (ids, mask) = (u32s("input_ids"), u32s("attention_mask"));
         assert_eq!(Family::of(&source(name)).unwrap(), family);
-        let model = load(name, DType::F32);
-        let (text, image) =
-            (model.encode_text(&ids, &mask).unwrap(), model.encode_image(&golden["pixel_values"]).unwrap());
-        assert_close("text", &text, &golden["text_embeds"], MODULE_TOLERANCE);
-        assert_close("image", &image, &golden["image_embeds"], MODULE_TOLERANCE);
-        let unit = |x: &Tensor| normalize(x).unwrap();
-        let cosines = unit(&image).matmul(&unit(&text).t().unwrap()).unwrap();
-        let logits = (cosines * f64::from(model.logit_scale())).unwrap();
-        assert_close("logits", &logits, &golden["logits_per_image"], MODULE_TOLERANCE);
-        // Padding rows are meaningless.
-        let shown = mask.to_dtype(DType::F32).unwrap().unsqueeze(2).unwrap();
-        let hidden = model.text_hidden_states(&ids, &mask).unwrap().broadcast_mul(&shown).unwrap();
-        assert_close("states", &hidden, &golden["hidden_states"], MODULE_TOLERANCE);
+        let folder = format!("mclip/{name}");
+        check_outputs(&*outputs::load(&folder, DType::F32), &folder, MODULE_TOLERANCE);
     }
 }
 
-/// As in `dual_encoders.rs`: the reference's own errors, of which the mean over models counts.
 #[test]
 fn half_precision_is_better_than_that_of_the_authors() {
-    for (dtype, errors) in [(DType::F16, "errors_float16"), (DType::BF16, "errors_bfloat16")] {
-        let (mut ours, mut theirs) = (0., 0.);
-        for (name, _) in MODELS {
-            let golden = golden_tensors(&format!("mclip/{name}/golden.safetensors"));
-            let u32s = |name: &str| golden[name].to_dtype(DType::U32).unwrap();
-            let model = load(name, dtype);
-            let text = model.encode_text(&u32s("input_ids"), &u32s("attention_mask")).unwrap();
-            let image = model.encode_image(&golden["pixel_values"]).unwrap();
-            ours += relative_error(&text, &golden["text_embeds"]);
-            ours += relative_error(&image, &golden["image_embeds"]);
-            theirs += golden[errors].to_vec1::<f32>().unwrap().into_iter().map(f64::from).sum::<f64>();
-        }
-        assert!(ours < theirs, "{dtype:?}: {ours}, the reference {theirs}");
-    }
+    check_half_precision(&MODELS.map(|(name, _)| format!("mclip/{name}")));
 }
 
 #[cfg(feature = "tokenizer-json")]

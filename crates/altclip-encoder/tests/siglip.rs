@@ -1,22 +1,20 @@
 //! Compares SigLIP and SigLIP 2 with transformers.
 
+mod common;
+
 use std::fs;
 
-use altclip_encoder::altclip::normalize;
-use altclip_encoder::dual_encoder::{self, DualEncoder, Family};
+use altclip_encoder::dual_encoder::{self, Family};
 use altclip_encoder::{Embedder, ErrorKind, ModelSource, Tokenizer};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
+use common::outputs::{self, check_half_precision, check_outputs};
 use serde::Deserialize;
-use test_support::{MODULE_TOLERANCE, assert_close, copy_directory, golden, golden_tensors, relative_error};
+use test_support::{MODULE_TOLERANCE, assert_close, copy_directory, golden, golden_tensors};
 
 const MODELS: [&str; 2] = ["base", "siglip2"];
 
 fn source(model: &str) -> ModelSource {
     ModelSource::directory(golden("siglip").join(model))
-}
-
-fn load(model: &str, dtype: DType) -> Box<dyn DualEncoder> {
-    dual_encoder::load(&source(model), dtype, &Device::Cpu).unwrap()
 }
 
 fn embedder(model: &str) -> Embedder {
@@ -26,42 +24,15 @@ fn embedder(model: &str) -> Embedder {
 #[test]
 fn vectors_are_those_of_transformers() {
     for name in MODELS {
-        let golden = golden_tensors(&format!("siglip/{name}/golden.safetensors"));
-        let u32s = |name: &str| golden[name].to_dtype(DType::U32).unwrap();
-        let (ids, mask) = (u32s("input_ids"), u32s("attention_mask"));
         assert_eq!(Family::of(&source(name)).unwrap(), Family::Siglip);
-        let model = load(name, DType::F32);
-        let (text, image) =
-            (model.encode_text(&ids, &mask).unwrap(), model.encode_image(&golden["pixel_values"]).unwrap());
-        assert_close("text", &text, &golden["text_embeds"], MODULE_TOLERANCE);
-        assert_close("image", &image, &golden["image_embeds"], MODULE_TOLERANCE);
-        let hidden = model.text_hidden_states(&ids, &mask).unwrap();
-        assert_close("states", &hidden, &golden["hidden_states"], MODULE_TOLERANCE);
-        let unit = |x: &Tensor| normalize(x).unwrap();
-        let cosines = unit(&image).matmul(&unit(&text).t().unwrap()).unwrap();
-        let bias = model.properties().logit_bias.unwrap();
-        let logits = cosines.affine(model.logit_scale().into(), bias.into()).unwrap();
-        assert_close("logits", &logits, &golden["logits_per_image"], MODULE_TOLERANCE);
+        let folder = format!("siglip/{name}");
+        check_outputs(&*outputs::load(&folder, DType::F32), &folder, MODULE_TOLERANCE);
     }
 }
 
-/// The weights are rounded, and in bf16 what products take: see `dual_encoders.rs`. The mean over models counts.
 #[test]
 fn half_precision_is_better_than_that_of_transformers() {
-    for (dtype, errors) in [(DType::F16, "errors_float16"), (DType::BF16, "errors_bfloat16")] {
-        let (mut ours, mut theirs) = (0., 0.);
-        for name in MODELS {
-            let golden = golden_tensors(&format!("siglip/{name}/golden.safetensors"));
-            let u32s = |name: &str| golden[name].to_dtype(DType::U32).unwrap();
-            let model = load(name, dtype);
-            let text = model.encode_text(&u32s("input_ids"), &u32s("attention_mask")).unwrap();
-            let image = model.encode_image(&golden["pixel_values"]).unwrap();
-            ours += relative_error(&text, &golden["text_embeds"]);
-            ours += relative_error(&image, &golden["image_embeds"]);
-            theirs += golden[errors].to_vec1::<f32>().unwrap().into_iter().map(f64::from).sum::<f64>();
-        }
-        assert!(ours < theirs, "{dtype:?}: {ours}, the reference {theirs}");
-    }
+    check_half_precision(&MODELS.map(|name| format!("siglip/{name}")));
 }
 
 #[derive(Deserialize)]
@@ -110,7 +81,12 @@ fn texts_and_images_are_prepared_as_by_transformers() {
         let picture = image::RgbImage::from_raw(width as u32, height as u32, bytes).unwrap();
         let found = embedder.embed_images(&[image::DynamicImage::ImageRgb8(picture)]).unwrap();
         let prepared = image["prepared"].unsqueeze(0).unwrap();
-        assert_close(name, &found, &load(name, DType::F32).encode_image(&prepared).unwrap(), 1e-4);
+        assert_close(
+            name,
+            &found,
+            &outputs::load(&format!("siglip/{name}"), DType::F32).encode_image(&prepared).unwrap(),
+            1e-4,
+        );
     }
 }
 

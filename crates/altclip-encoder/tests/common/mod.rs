@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file is a program of its own and uses a part")]
 
+pub mod outputs;
+
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use test_support::{golden, golden_tensors};
