@@ -115,6 +115,9 @@ def formats():
     with_sizes = [images[name].seeds for name in images if name not in ("avif", "ico", "tga")]
     images["claimed size"] = Claimed(sum(with_sizes, []), ["pillow"], image)
     pickles = [path for path in found(CHECKPOINTS, ".bin", ".pt", ".ckpt") if "mindspore" not in path.parts]
+    tokenizers = found([GOLDEN / "tokenizer_json", ROOT / "fuzz/seeds/tokenizer_json"], ".json")
+    # As it is, `bpe.json` ends the others: it would be counted again and again.
+    tokenizers = [path for path in tokenizers if path.name != "bpe.json"]
     return images | {
         "safetensors": Format(
             [*found([CHECKPOINTS[0], ROOT / "fuzz/seeds/safetensors"], ".safetensors"), clip / "model.safetensors"],
@@ -126,8 +129,7 @@ def formats():
         "unet": Format([small / unet], ["diffusers"], generate, small, unet),
         "clip": Format([clip / "model.safetensors"], ["transformers"], embed, clip, "model.safetensors"),
         "tokenizer.json": Format(
-            found([GOLDEN / "tokenizer_json", ROOT / "fuzz/seeds/tokenizer_json"], ".json"), ["tokenizers", "transformers-fast"],
-            encode, small, "tokenizer/tokenizer.json", ["sentencepiece.bpe.model"],
+            tokenizers, ["tokenizers", "transformers-fast"], encode, small, "tokenizer/tokenizer.json", ["sentencepiece.bpe.model"],
         ),
         "sentencepiece": Format([small / vocabulary], ["sentencepiece", "transformers-slow"], encode, small, vocabulary),
     }
