@@ -5,14 +5,13 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use altclip_encoder::altclip::normalize;
 use altclip_encoder::dual_encoder::{self, DualEncoder, Family};
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use common::outputs::{check_alone, check_half_precision, check_outputs};
 use model_files::source::ModelSource;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use test_support::{MODULE_TOLERANCE, assert_close, copy_directory, golden, golden_tensors, relative_error};
+use test_support::{MODULE_TOLERANCE, copy_directory, golden, golden_tensors, relative_error};
 
 const MODELS: [(&str, Family); 5] = [
     ("altclip", Family::AltClip),
@@ -96,7 +95,7 @@ fn altclip_in_the_layout_of_flagai() {
         config["variant"] = json!("invert");
     });
     assert_eq!(Family::of(&source).unwrap(), Family::AltClip);
-    check(&*load(&source, DType::F32), "altclip", MODULE_TOLERANCE);
+    check_outputs(&*load(&source, DType::F32), "dual_encoders/altclip", MODULE_TOLERANCE);
 }
 
 /// OpenAI's files have 2 as the end token, newer ones its real id.
@@ -107,7 +106,7 @@ fn both_ways_to_find_the_end_of_a_text() {
         let last = config["text_config"]["vocab_size"].as_u64().unwrap() - 1;
         config["text_config"]["eos_token_id"] = json!(last);
     });
-    check(&*load(&source, DType::F32), "clip", MODULE_TOLERANCE);
+    check_outputs(&*load(&source, DType::F32), "dual_encoders/clip", MODULE_TOLERANCE);
     // An id that no text has.
     let (_directory, source) = changed("clip", |config| config["text_config"]["eos_token_id"] = json!(3));
     let ids = Tensor::new(&[[5u32, 6]], &Device::Cpu).unwrap();
@@ -124,7 +123,7 @@ fn configurations_of_older_versions() {
         config["vision_config_dict"] = config["vision_config"].clone();
         config["vision_config"]["image_size"] = json!(900);
     });
-    check(&*load(&source, DType::F32), "clip", MODULE_TOLERANCE);
+    check_outputs(&*load(&source, DType::F32), "dual_encoders/clip", MODULE_TOLERANCE);
 }
 
 /// Taiyi's CLIP may be at the root.
@@ -136,7 +135,7 @@ fn taiyi_beside_a_clip_at_the_root() {
         .unwrap();
     let source = ModelSource::directory(directory.path());
     assert_eq!(Family::of(&source).unwrap(), Family::TaiyiClip);
-    check(&*load(&source, DType::F32), "taiyi", MODULE_TOLERANCE);
+    check_outputs(&*load(&source, DType::F32), "dual_encoders/taiyi", MODULE_TOLERANCE);
 }
 
 #[test]
