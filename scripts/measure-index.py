@@ -13,6 +13,7 @@ import json
 import os
 import random
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -55,14 +56,20 @@ def program():
     return str(found)
 
 
+def processor():
+    """Seconds of processor time that commands took so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def index(database, *arguments):
-    """Runs the command, and returns its JSON and the seconds it took."""
-    start = time.monotonic()
+    """Runs the command, and returns its JSON, the seconds it took, and those of the processor."""
+    start, used = time.monotonic(), processor()
     command = [program(), "index", *map(str, arguments), "--database", str(database), "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if done.returncode != 0:
         sys.exit(done.stderr.decode())
-    return json.loads(done.stdout), time.monotonic() - start
+    return json.loads(done.stdout), time.monotonic() - start, processor() - used
 
 
 def row(*cells):
@@ -70,8 +77,8 @@ def row(*cells):
 
 
 def update(what, database, folder):
-    found, seconds = index(database, "add", folder)
-    row(what, f"{seconds:.1f} s", *(found[name] for name in ("new", "changed", "renamed", "gone", "unchanged", "unreadable", "embedded")))
+    found, seconds, used = index(database, "add", folder)
+    row(what, f"{seconds:.1f} s", f"{used:.1f} s", *(found[name] for name in ("new", "changed", "renamed", "gone", "unchanged", "unreadable", "embedded")))
 
 
 def chip():
@@ -91,8 +98,8 @@ def updates(folder, count):
     for leftover in folder.glob("index.db*"):
         leftover.unlink()
     print(f"\n{count} pictures, {time.strftime('%Y-%m-%d')}, {chip()}\n")
-    row("update", "time", "new", "changed", "renamed", "gone", "unchanged", "unreadable", "embedded")
-    row(*["---"] + ["--:"] * 8)
+    row("update", "time", "processor", "new", "changed", "renamed", "gone", "unchanged", "unreadable", "embedded")
+    row(*["---"] + ["--:"] * 9)
     update("first", database, photos)
     time.sleep(2.5)
     update("again", database, photos)
@@ -106,22 +113,23 @@ def updates(folder, count):
         path.unlink()
     update("500 new, 200 renamed, 100 gone", database, photos)
     update("and again", database, photos)
-    status, _ = index(database, "status")
+    status, _, _ = index(database, "status")
     print(f"\nThe database has {status['bytes'] / 1e6:.0f} MB, {status['vectors']} vectors of {status['width']} and {status['cells']} cells.\n")
 
-    row("search by the command", "p50", "slowest", "recall at 10")
-    row("---", "--:", "--:", "--:")
+    row("search by the command", "p50", "slowest", "processor, p50", "recall at 10")
+    row("---", "--:", "--:", "--:", "--:")
     exact = [index(database, "search", query, "--exact") for query in QUERIES]
     near = [index(database, "search", query) for query in QUERIES]
     paths = lambda found: {hit["path"] for hit in found[0]}
     recall = sum(len(paths(a) & paths(b)) for a, b in zip(exact, near)) / sum(len(paths(a)) for a in exact)
     for name, found, share in (("exact", exact, 1.0), ("approximate", near, recall)):
-        times = sorted(seconds for _, seconds in found)
-        row(name, f"{times[len(times) // 2]:.2f} s", f"{times[-1]:.2f} s", f"{share:.3f}")
+        times, used = sorted(one[1] for one in found), sorted(one[2] for one in found)
+        middle = len(found) // 2
+        row(name, f"{times[middle]:.2f} s", f"{times[-1]:.2f} s", f"{used[middle]:.2f} s", f"{share:.3f}")
     page = folder / "found.html"
-    _, seconds = index(database, "search", "a cat", "--limit", 10000, "--html", page)
+    _, seconds, _ = index(database, "search", "a cat", "--limit", 10000, "--html", page)
     print(f"\nA page of 10000 results: {seconds:.1f} s, {page.stat().st_size / 1e6:.1f} MB.")
-    groups, seconds = index(database, "duplicates", "--threshold", "0.995")
+    groups, seconds, _ = index(database, "duplicates", "--threshold", "0.995")
     print(f"Near duplicates at 0.995: {seconds:.1f} s, {len(groups)} groups.")
     # The folder is as before, for the next time.
     for path in photos.glob("*.png"):

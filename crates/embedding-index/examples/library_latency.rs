@@ -16,6 +16,7 @@ use altclip_encoder::embedder::Embedder;
 use candle_core::{DType, Device, Tensor};
 use embedding_index::library::{ImageLibrary, LibrarySearch, MadeWith, Precision};
 use half::f16;
+use model_files::Temporary;
 use rusqlite::{Connection, params};
 
 /// Dimensions in which the vectors differ.
@@ -28,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let count: usize = arguments.next().ok_or("expected the number of vectors")?.parse()?;
     let width: usize = arguments.next().unwrap_or_else(|| "768".to_owned()).parse()?;
-    let folder = tempfile::tempdir()?;
+    let folder = Temporary::folder(&std::env::temp_dir())?;
     let file = folder.path().join("index.db");
     let emoji = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/emoji").display().to_string();
     let embedder = Embedder::from_pretrained(&emoji, DType::F32, &Device::Cpu)?;

@@ -19,7 +19,7 @@ use crate::vector::unit_vector;
 /// The cell of vectors that are not sorted.
 pub(super) const UNSORTED: i64 = 0;
 /// Fewer vectors are read in an instant.
-const FEWEST_VECTORS: usize = 20_000;
+const FEWEST_VECTORS: usize = 100_000;
 /// Cells are made anew when there are this many times as many vectors.
 const GROWTH: usize = 4;
 /// Vectors per cell to learn from.

@@ -16,8 +16,9 @@ use super::schema::{self, Access};
 use super::{ImageLibrary, MadeWith};
 use crate::error::Result;
 
-/// An approximate search reads one in so many cells, and at least so many.
-const READ_ONE_IN: usize = 20;
+/// An approximate search reads one in so many cells, and at least so many. Texts are far from all images, so that their
+/// nearest ones are spread over more cells than those of an image.
+const READ_ONE_IN: usize = 4;
 const FEWEST_READ: usize = 16;
 /// So few images are looked up one by one.
 const FEW: usize = 2000;
