@@ -95,7 +95,8 @@ impl ImageLibrary {
     /// content count as one.
     ///
     /// # Errors
-    /// [`Error::Input`](crate::Error::Input) if the query has another dimension, [`Error::NotFinite`] if it is zero or not finite, and
+    /// [`Error::Input`](crate::Error::Input) if the query has another dimension,
+    /// [`Error::NotFinite`](crate::Error::NotFinite) if it is zero or not finite, and
     /// [`Error::Database`](crate::Error::Database) if the database is damaged.
     pub fn search(&self, query: &[f32], search: &LibrarySearch) -> Result<Vec<LibraryHit>> {
         let at = at(&self.file);
