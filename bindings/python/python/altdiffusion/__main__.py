@@ -1,0 +1,5 @@
+"""Runs the command: `python -m altdiffusion`."""
+
+from ._command import main
+
+main()
