@@ -70,10 +70,10 @@ fn values_that_would_make_another_model_are_refused_by_name() {
         ),
         (
             error(
-                parse::<ImageProcessorConfig>(&json!({"image_processor_type": "SiglipImageProcessor"}))
+                parse::<ImageProcessorConfig>(&json!({"image_processor_type": "BlipImageProcessor"}))
                     .map(drop),
             ),
-            "image_processor_type is \"SiglipImageProcessor\"",
+            "image_processor_type is \"BlipImageProcessor\"",
         ),
         (error(parse::<ImageProcessorConfig>(&json!({"do_pad": true})).map(drop)), "do_pad is true"),
     ] {
