@@ -236,7 +236,7 @@ fn configurations_that_cannot_be_are_refused() {
 
     let parse = |json: &str| serde_json::from_str::<TextEncoderConfig>(json).unwrap_err().to_string();
     let message = parse(r#"{"hidden_act": "relu"}"#);
-    assert!(message.contains("`relu`, expected `gelu`"), "{message}");
+    assert!(message.contains("`relu`, expected one of `gelu`"), "{message}");
     let message = parse(r#"{"hidden_size": 15}"#);
     assert!(message.contains("hidden_size 15 is not a multiple"), "{message}");
     let message = parse(r#"{"position_embedding_type": "relative_key"}"#);

@@ -73,8 +73,7 @@ fn tokenizer_json_gives_the_ids_of_the_fast_tokenizer() {
 #[test]
 fn missing_files_are_named() {
     let error = Tokenizer::from_source(&ModelSource::directory(golden("")), "vae").unwrap_err().to_string();
-    let files =
-        "vae/sentencepiece.bpe.model, vae/spiece.model, vae/vocab.txt, vae/vocab.json or vae/tokenizer.json";
+    let files = "vae/sentencepiece.bpe.model, vae/spiece.model, vae/vocab.txt, vae/vocab_zh.txt, vae/vocab.json or vae/tokenizer.json";
     assert!(error.contains(files), "{error}");
 }
 
