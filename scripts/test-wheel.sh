@@ -20,7 +20,9 @@ trap 'rm -rf "$folder"' EXIT
 
 # Together with a test, which decides the features, so that nothing is compiled again.
 cargo build --workspace --lib --test documents
-library=$(ls "$target"/debug/lib_altdiffusion.{so,dylib} "$target"/debug/_altdiffusion.dll 2>/dev/null | head -1)
+for library in "$target"/debug/lib_altdiffusion.{so,dylib} "$target"/debug/_altdiffusion.dll; do
+    [ ! -f "$library" ] || break
+done
 wheel=$("$folder/venv/bin/python" scripts/pack-wheel.py "$library" "$folder")
 ls -l "$wheel"
 "$folder/venv/bin/pip" install --quiet --disable-pip-version-check "$wheel"

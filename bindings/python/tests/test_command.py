@@ -23,8 +23,7 @@ def run(*arguments, **options):
 
 
 def test_it_is_the_same_version():
-    version = f"altdiffusion {altdiffusion.__version__}\n"
-    assert run("--version").stdout == version
+    assert run("--version").stdout.splitlines()[0] == f"altdiffusion {altdiffusion.__version__}"
     module = subprocess.run([sys.executable, "-m", "altdiffusion", "--version"], capture_output=True, text=True)
     assert module.stdout == version
 
