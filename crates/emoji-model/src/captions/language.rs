@@ -44,6 +44,15 @@ pub(super) fn language(code: &str) -> Language {
     }
 }
 
+/// How much more often a language with phrases is drawn than one with bare words: there is more to learn.
+const PHRASED_WEIGHT: f32 = 4.0;
+
+/// Draws one of these languages, by code; `None` if there are none.
+pub(crate) fn draw_language<'a>(rng: &mut impl Rng, languages: &'a [String]) -> Option<&'a str> {
+    let weight = |code: &String| if language(code).phrases.len() > 1 { PHRASED_WEIGHT } else { 1.0 };
+    draw(rng, languages, weight).map(String::as_str)
+}
+
 impl Language {
     /// The phrases that fit a subcategory.
     fn fitting(&self, subcategory: &str) -> impl Iterator<Item = &'static Phrase> {

@@ -11,9 +11,12 @@ mod language;
 mod phrase;
 mod prompts;
 mod sampler;
+mod slips;
+mod styles;
 mod text_rows;
 mod words;
 
+pub(crate) use language::draw_language;
 pub use prompts::evaluation_prompts;
 pub use sampler::{Caption, CaptionSampler, DrawnCaption};
 pub use text_rows::{ImageCaptions, TeacherTexts, Translations};

@@ -6,11 +6,13 @@
 //! keyword that is another concept's name belongs to that concept alone: "star" means ⭐, not 🤩. Some everyday words
 //! are second names (see `everyday.rs`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::{Rng, RngExt};
 
 use super::language::{draw, language};
+use super::slips::slip;
+use super::styles::{STYLED_SHARE, in_style};
 use super::words::{ConceptWords, words_of};
 use crate::dataset::Dataset;
 
@@ -65,7 +67,23 @@ impl CaptionSampler {
         self.draw(rng, concept, language_code).map(|caption| caption.text)
     }
 
-    /// Like [`sample`](Self::sample), and returns the word in the caption too.
+    /// Draws a caption of a concept's image in the style of a vendor, which some captions name.
+    pub fn sample_styled(
+        &self,
+        rng: &mut impl Rng,
+        concept: usize,
+        language_code: &str,
+        vendor: &str,
+    ) -> Option<String> {
+        let caption = self.sample(rng, concept, language_code)?;
+        Some(if rng.random_bool(STYLED_SHARE) {
+            in_style(rng, &caption, language_code, vendor)
+        } else {
+            caption
+        })
+    }
+
+    /// Like [`sample`](Self::sample), and returns the word in the caption too; a slip may have changed it there.
     pub fn draw(&self, rng: &mut impl Rng, concept: usize, language_code: &str) -> Option<DrawnCaption> {
         let (subcategory, words) = self.concepts.get(concept)?;
         let words = words.get(language_code)?;
@@ -85,6 +103,7 @@ impl CaptionSampler {
         if rng.random_bool(PUNCTUATED_SHARE) {
             text.push_str(language.endings.get(rng.random_range(0..language.endings.len()))?);
         }
+        let text = slip(rng, text);
         Some(DrawnCaption { text, word: word.text.clone(), is_name: word.is_name })
     }
 
@@ -163,6 +182,11 @@ impl CaptionSampler {
                 texts.extend(std::iter::repeat_n(frame, times.ceil() as usize));
             }
         }
+        // Captions are also typed in lower or upper case throughout.
+        let letters: BTreeSet<char> = texts.iter().flat_map(|text| text.chars()).collect();
+        let other_cases = letters.iter().flat_map(|letter| letter.to_lowercase().chain(letter.to_uppercase()));
+        let missing: BTreeSet<char> = other_cases.filter(|letter| !letters.contains(letter)).collect();
+        texts.extend(missing.into_iter().map(String::from));
         texts
     }
 }

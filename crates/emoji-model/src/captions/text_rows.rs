@@ -7,6 +7,7 @@ use altclip_training::{Batch, Error, Result};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
+use super::language::draw_language;
 use super::sampler::CaptionSampler;
 use crate::dataset::{Dataset, ENGLISH};
 
@@ -103,7 +104,7 @@ impl TextRows for Translations<'_> {
         let (mut texts, mut rows) = (Vec::with_capacity(count), Vec::with_capacity(count));
         while texts.len() < count {
             let concept = concepts[rng.random_range(0..concepts.len())];
-            let language = &self.languages[rng.random_range(0..self.languages.len())];
+            let Some(language) = draw_language(rng, self.languages) else { continue };
             // If a concept has no name in a language, draw another; English has all.
             let language =
                 if self.captions.words(concept, language).next().is_some() { language } else { ENGLISH };
@@ -125,6 +126,8 @@ pub struct ImageCaptions<'a> {
     pub languages: &'a [String],
     /// For each concept with images, its index and theirs.
     pub images: &'a [(usize, Vec<u32>)],
+    /// The drawing style of each image.
+    pub styles: &'a [String],
 }
 
 impl TextRows for ImageCaptions<'_> {
@@ -141,8 +144,9 @@ impl TextRows for ImageCaptions<'_> {
         for &mut chosen in chosen {
             let Some((concept, images)) = self.images.get(chosen) else { continue };
             let Some(&row) = images.get(rng.random_range(0..images.len().max(1))) else { continue };
-            let language = &self.languages[rng.random_range(0..self.languages.len())];
-            texts.push(self.captions.sample(rng, *concept, language).unwrap_or_default());
+            let Some(language) = draw_language(rng, self.languages) else { continue };
+            let style = self.styles.get(row as usize).map_or("", String::as_str);
+            texts.push(self.captions.sample_styled(rng, *concept, language, style).unwrap_or_default());
             rows.push(row);
         }
         Ok((texts, rows))

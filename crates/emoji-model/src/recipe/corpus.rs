@@ -16,6 +16,8 @@ pub(super) struct Corpus {
     pub images: Tensor,
     /// The concept of each image.
     pub owners: Vec<usize>,
+    /// The drawing style of each image.
+    pub styles: Vec<String>,
 }
 
 impl Corpus {
@@ -37,6 +39,9 @@ impl Corpus {
             .ok_or_else(|| Error::Setting("the data set has nothing that is not held out".to_owned()))?;
         let (images, owners) = training_images(&data, &recipe.vendors, device)?;
         let captions = CaptionSampler::new(&data);
-        Ok(Self { data, captions, images, owners })
+        let all = data.concepts().iter().flat_map(|concept| &concept.images);
+        let styles =
+            all.map(|image| image.vendor.clone()).filter(|vendor| recipe.vendors.contains(vendor)).collect();
+        Ok(Self { data, captions, images, owners, styles })
     }
 }

@@ -36,6 +36,8 @@ struct DrawnImages {
     /// (n, size, size, 3), channels-last, from −1 to 1.
     images: Tensor,
     owners: Vec<usize>,
+    /// The drawing style of each image.
+    styles: Vec<String>,
 }
 
 impl DiffusionStages<'_> {
@@ -85,7 +87,7 @@ impl DiffusionStages<'_> {
 
     /// The images of the styles and concepts to draw.
     fn drawn(&self) -> Result<DrawnImages> {
-        let Corpus { data, images, owners, .. } = self.corpus;
+        let Corpus { data, images, owners, styles, .. } = self.corpus;
         let coverage = self.recipe.coverage();
         let mut chosen = Vec::new();
         // In the order of the corpus.
@@ -103,8 +105,9 @@ impl DiffusionStages<'_> {
             return Err(Error::Setting(format!("drawn_vendors, not_drawn: {problem}")));
         }
         let owners = chosen.iter().filter_map(|&place| owners.get(place as usize).copied()).collect();
+        let styles = chosen.iter().filter_map(|&place| styles.get(place as usize).cloned()).collect();
         let images = images.index_select(&Tensor::new(chosen, images.device())?, 0)?;
-        Ok(DrawnImages { images, owners })
+        Ok(DrawnImages { images, owners, styles })
     }
 
     fn train_stage(
@@ -116,7 +119,7 @@ impl DiffusionStages<'_> {
         observer: &mut dyn Observer,
     ) -> Result<BTreeMap<String, Tensor>> {
         let EmojiRecipe { seed, parts, sample: sheet, unet: shape, .. } = self.recipe;
-        let DrawnImages { images, owners } = inputs.drawn;
+        let DrawnImages { images, owners, styles } = inputs.drawn;
         let device = images.device();
         let run = self.recipe.open_run(self.output, &stage.name)?;
         let vae = AutoencoderKl::new(&self.vae.config, frozen(&self.vae.weights, device))?;
@@ -140,6 +143,7 @@ impl DiffusionStages<'_> {
             tokenizer: self.tokenizer,
             text_encoder: inputs.text_encoder,
             owners,
+            styles,
         };
         let realignment =
             Realignment::new(stage.batches(), &unet, &scheduler, &latents, &conditions, *parts)?;

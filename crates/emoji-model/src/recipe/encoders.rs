@@ -139,7 +139,7 @@ impl EncoderStages<'_> {
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let EmojiRecipe { contrastive: stage, languages, seed, .. } = self.recipe;
-        let Corpus { captions, images, owners, .. } = self.corpus;
+        let Corpus { captions, images, owners, styles, .. } = self.corpus;
         let device = images.device();
         let run = self.recipe.open_run(self.output, "contrastive")?;
         let vision = ClipVisionTower::new(&model.vision_config, frozen(&model.vision_weights, device))?;
@@ -158,7 +158,7 @@ impl EncoderStages<'_> {
             text: &text,
             logit_scale: &logit_scale,
             tokenizer: self.tokenizer,
-            captions: &ImageCaptions { captions, languages, images: &images },
+            captions: &ImageCaptions { captions, languages, images: &images, styles },
             images: &vectors,
             batch_size: stage.batch_size,
             chunk_size: stage.chunk_size,

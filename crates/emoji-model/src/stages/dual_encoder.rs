@@ -1,7 +1,7 @@
 //! Trains the dual encoder on images and captions with CLIP's symmetric loss (Radford et al., arXiv 2103.00020). Its
 //! text tower conditions the diffusion model, and its image tower evaluates the drawings.
 
-use crate::captions::CaptionSampler;
+use crate::captions::{CaptionSampler, draw_language};
 use crate::dataset::Dataset;
 use crate::pixels::disturb;
 use altclip_encoder::activation::HiddenAct;
@@ -182,7 +182,7 @@ impl ClipStage {
             let texts: Vec<String> = chosen
                 .iter()
                 .map(|&concept| {
-                    let language = &languages[rng.random_range(0..languages.len())];
+                    let language = draw_language(rng, languages).unwrap_or_default();
                     captions.sample(rng, owners[of_concept[concept][0]], language).unwrap_or_default()
                 })
                 .collect();

@@ -6,7 +6,7 @@
 //! outnumber any batch. Distorted images are decoded from latents that are blurred, mixed with another image's, and
 //! noised.
 
-use crate::captions::CaptionSampler;
+use crate::captions::{CaptionSampler, draw_language};
 use crate::dataset::Dataset;
 use crate::pixels::disturb;
 use crate::stages::autoencoder::with_noise;
@@ -126,7 +126,7 @@ impl ImageStage {
             };
             let chosen: Vec<u32> = concepts.iter().map(&mut choose).collect();
             let mut caption = |&image: &u32| {
-                let language = &languages[rng.random_range(0..languages.len())];
+                let language = draw_language(rng, languages).unwrap_or_default();
                 captions.sample(rng, owners[image as usize], language).unwrap_or_default()
             };
             let texts: Vec<String> = chosen.iter().map(&mut caption).collect();
