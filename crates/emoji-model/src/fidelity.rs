@@ -42,7 +42,7 @@ impl fmt::Display for Fidelity {
 }
 
 /// The sum of squared differences between neighbours, along both axes.
-fn edge_energy(images: &Tensor) -> Result<f64> {
+pub(crate) fn edge_energy(images: &Tensor) -> Result<f64> {
     let mut energy = 0.;
     for dimension in [1, 2] {
         let steps = images.dim(dimension)?.saturating_sub(1);

@@ -64,7 +64,7 @@ mod weights;
 
 pub use coverage::Coverage;
 pub use error::{Error, Result};
-pub use evaluation::{EmojiEvaluation, EmojiScore, EvaluatedImage, LanguageScore};
+pub use evaluation::{EmojiEvaluation, EmojiScore, EvaluatedImage, LanguageScore, VARIED_PROMPTS, Variety};
 pub use export::{TrainedUnet, export_autoencoder, export_dual_encoder, export_model};
 pub use fidelity::Fidelity;
 pub use recipe::EmojiRecipe;

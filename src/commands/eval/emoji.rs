@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use clap::Args;
 use emoji_model::dataset::Dataset;
-use emoji_model::{EmojiEvaluation, EmojiRecipe, LanguageScore};
+use emoji_model::{EmojiEvaluation, EmojiRecipe, LanguageScore, Variety};
 use image::RgbImage;
 use model_files::source::ModelSource;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,9 @@ pub struct EvalEmoji {
     /// Number of prompts in each language.
     #[arg(long, default_value_t = 100)]
     prompts: usize,
+    /// Draw some prompts from this many seeds, to measure how much the drawings vary.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    seeds: usize,
     /// Seed for choosing prompts and for noise.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -40,7 +43,7 @@ pub struct EvalEmoji {
     /// Write all images into one file.
     #[arg(long, value_name = "FILE")]
     sheet: Option<PathBuf>,
-    /// Print JSON: an object with languages, vae_psnr and images.
+    /// Print JSON: an object with languages, edges, variety, vae_psnr and images.
     #[arg(long)]
     json: bool,
 }
@@ -60,6 +63,7 @@ impl EvalEmoji {
         let evaluation = EmojiEvaluation {
             coverage,
             prompts: self.prompts,
+            seeds: self.seeds,
             seed: self.seed,
             steps: self.steps,
             guidance_scale: self.guidance_scale,
@@ -84,10 +88,31 @@ impl EvalEmoji {
         let row = |language: &LanguageScore| {
             let share = |n: usize| format!("{:.0} %", 100. * n as f64 / language.prompts.max(1) as f64);
             let (encoder, pixels) = (share(language.right_by_encoder), share(language.right_by_pixels));
-            vec![language.language.clone(), language.prompts.to_string(), encoder, pixels]
+            vec![
+                language.language.clone(),
+                language.prompts.to_string(),
+                encoder,
+                pixels,
+                format!("{:.1}", language.psnr),
+            ]
         };
-        let header = ["language", "prompts", "right by the image encoder", "right by pixels"];
+        let header = [
+            "language",
+            "prompts",
+            "right by the image encoder",
+            "right by pixels",
+            "median dB to the nearest",
+        ];
         print_table(&header, &score.languages.iter().map(row).collect::<Vec<_>>(), 1..)?;
+        let edges = 100. * score.edges;
+        print_line(format!(
+            "The drawings' edges have {edges:.0} % of the energy of those of the nearest originals."
+        ))?;
+        if let Some(Variety { seeds, difference, between_styles }) = score.variety {
+            print_line(format!(
+                "From {seeds} seeds, two drawings of a prompt differ by {difference:.1} of 255; originals of two styles differ by {between_styles:.1}."
+            ))?;
+        }
         print_line(format!("The VAE alone reconstructs the training images at {:.1} dB.", score.vae_psnr))
     }
 }

@@ -14,6 +14,7 @@ mod sampler;
 mod slips;
 mod styles;
 mod text_rows;
+mod traditional;
 mod words;
 
 pub(crate) use language::draw_language;

@@ -13,9 +13,12 @@ use rand::{Rng, RngExt};
 use super::language::{draw, language};
 use super::slips::slip;
 use super::styles::{STYLED_SHARE, in_style};
+use super::traditional::{TRADITIONAL_SHARE, traditional};
 use super::words::{ConceptWords, words_of};
 use crate::dataset::Dataset;
 
+/// Chinese captions are in simplified characters, as CLDR's names for this code are.
+const CHINESE: &str = "zh";
 /// The share of captions with both the name and a keyword.
 const COMBINED_SHARE: f64 = 0.06;
 /// The share of captions that end with a full stop or exclamation mark.
@@ -103,6 +106,9 @@ impl CaptionSampler {
         if rng.random_bool(PUNCTUATED_SHARE) {
             text.push_str(language.endings.get(rng.random_range(0..language.endings.len()))?);
         }
+        if language_code == CHINESE && rng.random_bool(TRADITIONAL_SHARE) {
+            text = traditional(&text);
+        }
         let text = slip(rng, text);
         Some(DrawnCaption { text, word: word.text.clone(), is_name: word.is_name })
     }
@@ -166,6 +172,9 @@ impl CaptionSampler {
                     texts.push(capitalise(&word.text));
                 }
                 texts.extend(words.beside.iter().cloned());
+                if *code == CHINESE {
+                    texts.extend(words.alone.iter().map(|word| traditional(&word.text)));
+                }
                 if let Some(name) = words.alone.first() {
                     for (frame, weight) in language.frames(&name.text, subcategory) {
                         *frames.entry(frame).or_default() += weight * TIMES_EACH_FRAME;
@@ -184,7 +193,8 @@ impl CaptionSampler {
         }
         // Captions are also typed in lower or upper case throughout.
         let letters: BTreeSet<char> = texts.iter().flat_map(|text| text.chars()).collect();
-        let other_cases = letters.iter().flat_map(|letter| letter.to_lowercase().chain(letter.to_uppercase()));
+        let other_cases =
+            letters.iter().flat_map(|letter| letter.to_lowercase().chain(letter.to_uppercase()));
         let missing: BTreeSet<char> = other_cases.filter(|letter| !letters.contains(letter)).collect();
         texts.extend(missing.into_iter().map(String::from));
         texts

@@ -86,8 +86,8 @@ mod tests {
     fn a_typo_changes_one_place_of_a_long_word() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let typos: BTreeSet<String> = (0..400).map(|_| mistype(&mut rng, "a lion")).collect();
-        let expected =
-            ["a liion", "a lin", "a lino", "a lio", "a lionn", "a lioon", "a loin", "a lon"].map(str::to_owned);
+        let expected = ["a liion", "a lin", "a lino", "a lio", "a lionn", "a lioon", "a loin", "a lon"]
+            .map(str::to_owned);
         assert_eq!(typos, BTreeSet::from(expected));
         for text in ["a cat", "一只大熊猫", "고양이", ""] {
             assert_eq!(mistype(&mut rng, text), text);
@@ -105,7 +105,8 @@ mod tests {
     #[test]
     fn most_captions_stay_as_they_are() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let kept = (0..1000).filter(|_| slip(&mut rng, "a Tokyo tower".to_owned()) == "a Tokyo tower").count();
+        let kept =
+            (0..1000).filter(|_| slip(&mut rng, "a Tokyo tower".to_owned()) == "a Tokyo tower").count();
         assert!((750..850).contains(&kept), "{kept}");
     }
 }

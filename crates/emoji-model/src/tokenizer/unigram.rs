@@ -17,9 +17,10 @@ use super::em::{self, CandidatePiece};
 use super::error::UnigramError;
 use super::{seeds, words};
 
-/// The normalisation rules of the published models' tokenizers; see the README beside the file.
-const NMT_NFKC: &[u8] = include_bytes!("../../data/nmt_nfkc.charsmap");
-const NMT_NFKC_NAME: &str = "nmt_nfkc";
+/// The normalisation rules of the published models' tokenizers, which also turn traditional Chinese characters into
+/// simplified ones, if no other language has them; see the README beside the file.
+const RULES: &[u8] = include_bytes!("../../data/nmt_nfkc_hans.charsmap");
+const RULES_NAME: &str = "nmt_nfkc_hans";
 
 /// The first pieces, which text never produces.
 const SPECIAL_PIECES: [(&str, PieceType); 3] =
@@ -45,8 +46,8 @@ pub fn train_unigram(
     vocab_size: usize,
 ) -> Result<Vec<u8>, UnigramError> {
     let normalizer_spec = NormalizerSpec {
-        name: Some(NMT_NFKC_NAME.to_owned()),
-        precompiled_charsmap: Some(NMT_NFKC.to_vec()),
+        name: Some(RULES_NAME.to_owned()),
+        precompiled_charsmap: Some(RULES.to_vec()),
         add_dummy_prefix: Some(true),
         remove_extra_whitespaces: Some(true),
         escape_whitespaces: Some(true),
