@@ -188,6 +188,9 @@ impl CaptionSampler {
             texts.extend(self.concepts.iter().flat_map(|_| marks.iter().cloned()));
             for (frame, times) in frames {
                 texts.push(capitalise(&frame));
+                if *code == CHINESE {
+                    texts.push(traditional(&frame));
+                }
                 texts.extend(std::iter::repeat_n(frame, times.ceil() as usize));
             }
         }
