@@ -108,4 +108,15 @@ fn the_recipe_for_18_languages_runs_stage_after_stage() {
         steps(&["decoder", "image", "contrastive", "keys-and-values", "whole", "guidance"])
     );
     assert!(output.join("model/unet/config.json").exists());
+    // Also with a newer autoencoder, whose latents have other channels.
+    let (mut newer, mut watch) = (recipe, Watch::default());
+    newer.vae.latent_channels = 5;
+    let output = folder.path().join("newer");
+    newer.train(&data, &output, Some("vae"), &Device::Cpu, &mut watch).unwrap();
+    newer.start = more.start;
+    newer.vae.start = Some(output.join("autoencoder").display().to_string());
+    newer.train(&data, &output, None, &Device::Cpu, &mut watch).unwrap();
+    let source = ModelSource::directory(output.join("model"));
+    let pipeline = AltDiffusion::from_source(&source, DType::F32, &Device::Cpu).unwrap();
+    assert_eq!(pipeline.generate(&options).unwrap().images.len(), 1);
 }

@@ -25,8 +25,8 @@ pub struct EmojiRecipe {
     pub seed: u64,
     /// Seconds between checkpoints.
     pub save_every: u64,
-    /// A model from an earlier run to train further: its autoencoder replaces the new one, its encoders those of
-    /// teacher and student, and its UNet the base.
+    /// A model from an earlier run to train further: its autoencoder, or the one of `vae.start`, replaces the new
+    /// one, its encoders those of teacher and student, and its UNet the base.
     pub start: Option<String>,
     /// Languages of the captions, by code, including English.
     pub languages: Vec<String>,

@@ -24,14 +24,20 @@ pub(super) struct StartModel {
 }
 
 impl StartModel {
-    /// Reads the model called `name`.
+    /// Reads the model called `name`, with the autoencoder of the model called `autoencoder` if there is one.
     ///
     /// # Errors
     /// If a part is missing or damaged.
-    pub(super) fn open(name: &str) -> Result<Self> {
+    pub(super) fn open(name: &str, autoencoder: Option<&str>) -> Result<Self> {
         let source = ModelSource::open(name)?;
         let weights = |folder: &str| read_weights(&source, folder);
         let text: TextEncoderConfig = source.read_json("text_encoder/config.json")?;
+        let vae = match autoencoder {
+            Some(other) => Autoencoder::open(&ModelSource::open(other)?)?,
+            None => Autoencoder::open(&source)?,
+        };
+        let (unet_config, unet) =
+            for_latents(vae.config.latent_channels, source.read_json("unet/config.json")?, weights("unet")?);
         let tokenizer_bytes = source.read(SENTENCEPIECE)?.to_vec();
         Ok(Self {
             tokenizer: Tokenizer::from_sentencepiece_bytes(&tokenizer_bytes, SENTENCEPIECE)?,
@@ -42,9 +48,23 @@ impl StartModel {
                 text_weights: weights("text_encoder")?,
                 vision_weights: weights("image_encoder")?,
             },
-            vae: Autoencoder::open(&source)?,
-            unet_config: source.read_json("unet/config.json")?,
-            unet: weights("unet")?,
+            vae,
+            unet_config,
+            unet,
         })
     }
+}
+
+/// A UNet for latents with this number of channels. Without its first and last layer, which begin anew, if it was one
+/// for others: all between knows what captions mean.
+fn for_latents(
+    channels: usize,
+    mut config: UNet2DConditionConfig,
+    mut weights: BTreeMap<String, Tensor>,
+) -> (UNet2DConditionConfig, BTreeMap<String, Tensor>) {
+    if config.in_channels != channels {
+        (config.in_channels, config.out_channels) = (channels, channels);
+        weights.retain(|name, _| !name.starts_with("conv_in.") && !name.starts_with("conv_out."));
+    }
+    (config, weights)
 }

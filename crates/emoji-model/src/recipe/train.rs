@@ -53,7 +53,7 @@ impl EmojiRecipe {
 
         if let Some(start) = &self.start {
             let StartModel { tokenizer, tokenizer_bytes, mut student, vae, unet_config, unet } =
-                StartModel::open(start)?;
+                StartModel::open(start, self.vae.start.as_deref())?;
             let tokenizer = (&tokenizer, tokenizer_bytes.as_slice());
             let mut vae = vae.with_latents(&corpus.images)?;
             self.train_decoder(&mut vae, &corpus, output, observer)?;
