@@ -67,6 +67,6 @@ pub use error::{Error, Result};
 pub use evaluation::{EmojiEvaluation, EmojiScore, EvaluatedImage, LanguageScore, VARIED_PROMPTS, Variety};
 pub use export::{TrainedUnet, export_autoencoder, export_dual_encoder, export_model};
 pub use fidelity::Fidelity;
-pub use recipe::EmojiRecipe;
+pub use recipe::{DrawnStage, EmojiRecipe};
 
 pub use {altclip_training, candle_core, image};

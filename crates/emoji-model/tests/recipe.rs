@@ -9,8 +9,9 @@ use altclip_training::{Metrics, Observer};
 use altdiffusion_pipeline::{AltDiffusion, GenerateOptions};
 use candle_core::{DType, Device};
 use common::write_people;
-use emoji_model::EmojiRecipe;
 use emoji_model::dataset::{PrepareOptions, prepare};
+use emoji_model::stages::decoder::DecoderStage;
+use emoji_model::{DrawnStage, EmojiRecipe};
 use model_files::source::ModelSource;
 use tempfile::TempDir;
 
@@ -62,6 +63,8 @@ fn small_recipe() -> EmojiRecipe {
     for stage in &mut recipe.realign {
         (stage.batch_size, stage.optimizer.steps) = (2, 2);
     }
+    let decoder = DecoderStage { batch_size: 2, ..recipe.decoder.clone() };
+    recipe.drawn = Some(DrawnStage { drawings: 2, steps: 2, decoder });
     recipe
 }
 
@@ -87,7 +90,7 @@ fn the_recipe_for_18_languages_runs_stage_after_stage() {
     let watch = run(None).unwrap();
     assert_eq!(
         watch.steps,
-        steps(&["decoder", "image", "contrastive", "keys-and-values", "whole", "guidance"])
+        steps(&["decoder", "image", "contrastive", "keys-and-values", "whole", "guidance", "drawn"])
     );
     for model in ["english: ", "distilled: ", "contrastive-model: "] {
         assert!(watch.notes.iter().any(|note| note.starts_with(model)), "{:?}", watch.notes);
@@ -105,7 +108,7 @@ fn the_recipe_for_18_languages_runs_stage_after_stage() {
     more.train(&data, &output, None, &Device::Cpu, &mut watch).unwrap();
     assert_eq!(
         watch.steps,
-        steps(&["decoder", "image", "contrastive", "keys-and-values", "whole", "guidance"])
+        steps(&["decoder", "image", "contrastive", "keys-and-values", "whole", "guidance", "drawn"])
     );
     assert!(output.join("model/unet/config.json").exists());
     // Also with a newer autoencoder, whose latents have other channels.

@@ -78,12 +78,22 @@ impl CaptionSampler {
         language_code: &str,
         vendor: &str,
     ) -> Option<String> {
+        if rng.random_bool(STYLED_SHARE) {
+            return self.sample_in_style(rng, concept, language_code, vendor);
+        }
+        self.sample(rng, concept, language_code)
+    }
+
+    /// Draws a caption of a concept's image that names the style of a vendor.
+    pub fn sample_in_style(
+        &self,
+        rng: &mut impl Rng,
+        concept: usize,
+        language_code: &str,
+        vendor: &str,
+    ) -> Option<String> {
         let caption = self.sample(rng, concept, language_code)?;
-        Some(if rng.random_bool(STYLED_SHARE) {
-            in_style(rng, &caption, language_code, vendor)
-        } else {
-            caption
-        })
+        Some(in_style(rng, &caption, language_code, vendor))
     }
 
     /// Like [`sample`](Self::sample), and returns the word in the caption too; a slip may have changed it there.

@@ -32,12 +32,13 @@ pub(super) struct DiffusionStages<'a> {
 }
 
 /// The images to learn to draw.
-struct DrawnImages {
+pub(super) struct DrawnImages {
     /// (n, size, size, 3), channels-last, from −1 to 1.
-    images: Tensor,
-    owners: Vec<usize>,
+    pub images: Tensor,
+    /// The concept of each image.
+    pub owners: Vec<usize>,
     /// The drawing style of each image.
-    styles: Vec<String>,
+    pub styles: Vec<String>,
 }
 
 impl DiffusionStages<'_> {
@@ -66,18 +67,23 @@ impl DiffusionStages<'_> {
         last: Option<&str>,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let EmojiRecipe { realign, languages, .. } = self.recipe;
+        let EmojiRecipe { realign, languages, drawn: drawn_stage, .. } = self.recipe;
         let drawn = self.drawn()?;
         let text_encoder = self.text_encoder(student)?;
         let inputs = StageInputs { drawn: &drawn, languages, text_encoder: &text_encoder };
         for stage in realign {
             weights = self.train_stage(stage, config, Some(&weights), &inputs, observer)?;
-            if last == Some(stage.name.as_str()) && realign.last() != Some(stage) {
+            if last == Some(stage.name.as_str()) && (realign.last() != Some(stage) || drawn_stage.is_some()) {
                 return Ok(());
             }
         }
         let unet = TrainedUnet { config: config.clone(), weights };
-        export_model(&self.output.join("model"), self.tokenizer_bytes, student, self.vae, &unet)
+        let model = self.output.join("model");
+        let Some(stage) = drawn_stage else {
+            return export_model(&model, self.tokenizer_bytes, student, self.vae, &unet);
+        };
+        let vae = stage.train(self, &drawn, &unet, &text_encoder, observer)?;
+        export_model(&model, self.tokenizer_bytes, student, &vae, &unet)
     }
 
     fn text_encoder(&self, model: &TrainedDualEncoder) -> Result<TextEncoder> {

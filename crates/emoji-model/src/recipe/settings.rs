@@ -1,5 +1,6 @@
 //! Defines the settings of the emoji model's training, in a TOML file.
 
+use super::drawn::DrawnStage;
 use crate::coverage::Coverage;
 use crate::error::Result;
 use crate::stages::autoencoder::VaeStage;
@@ -60,6 +61,9 @@ pub struct EmojiRecipe {
     pub base: RealignStage,
     /// Re-alignment to the multilingual text tower, in stages.
     pub realign: Vec<RealignStage>,
+    /// Further training of the decoder on what the UNet draws.
+    #[serde(default)]
+    pub drawn: Option<DrawnStage>,
     /// Samples drawn while the UNet is trained.
     pub sample: SampleSheet,
 }
@@ -99,6 +103,7 @@ impl EmojiRecipe {
         }
         stages.extend(["decoder", "image", "contrastive"]);
         stages.extend(self.realign.iter().map(|stage| stage.name.as_str()));
+        stages.extend(self.drawn.as_ref().map(|_| "drawn"));
         stages
     }
 

@@ -1,0 +1,116 @@
+//! Trains the decoder further on what the UNet draws: the last stage, which learns to see through the UNet's errors.
+
+use super::diffusion::{DiffusionStages, DrawnImages};
+use crate::dataset::ENGLISH;
+use crate::error::Result;
+use crate::export::{TrainedUnet, scheduler_config};
+use crate::stages::autoencoder::{Autoencoder, TrainedVae};
+use crate::stages::decoder::DecoderStage;
+use altclip_encoder::text_encoder::TextEncoder;
+use altclip_training::{Cache, Observer, frozen};
+use altdiffusion_pipeline::random::{Noise, TorchCpu};
+use altdiffusion_pipeline::schedulers::SchedulerConfig;
+use altdiffusion_pipeline::unet::UNet2DConditionModel;
+use altdiffusion_pipeline::{
+    Conditioning, DenoiseOptions, Guidance, PROMPT_TOKENS, Start, TextStates, denoise,
+};
+use candle_core::Tensor;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+/// Prompts drawn at a time.
+const CHUNK: usize = 32;
+
+/// The settings of the stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrawnStage {
+    /// Drawings of each image to learn from, beside its own latents.
+    pub drawings: usize,
+    /// Steps per drawing.
+    pub steps: usize,
+    /// The training.
+    pub decoder: DecoderStage,
+}
+
+impl DrawnStage {
+    /// Trains the autoencoder's decoder on drawings of the images to draw, and on the latents of them all.
+    pub(super) fn train(
+        &self,
+        stages: &DiffusionStages,
+        drawn: &DrawnImages,
+        unet: &TrainedUnet,
+        text_encoder: &TextEncoder,
+        observer: &mut dyn Observer,
+    ) -> Result<Autoencoder> {
+        let recipe = stages.recipe;
+        let run = recipe.open_run(stages.output, "drawn")?;
+        let device = drawn.images.device();
+        let own = stages.vae.clone().with_latents(&stages.corpus.images)?;
+        let key = format!("{} drawings of {} steps with seed {}", self.drawings, self.steps, recipe.seed);
+        let cache = Cache::at(&run.folder().join("drawings.safetensors"));
+        let drawings = cache.of(&key, || {
+            observer.note(&run.stage(), &format!("draws {} images", self.drawings * drawn.owners.len()));
+            Ok(BTreeMap::from([(
+                "latents".to_owned(),
+                self.draw(stages, drawn, unet, text_encoder, &own.latents)?,
+            )]))
+        })?;
+        let drawings = cache.tensor(drawings, "latents")?.to_device(device)?;
+        let mut images = vec![stages.corpus.images.clone()];
+        images.extend(std::iter::repeat_n(drawn.images.clone(), self.drawings));
+        let mut vae = TrainedVae { latents: Tensor::cat(&[&own.latents, &drawings], 0)?, model: own.model };
+        self.decoder.train(&mut vae, &Tensor::cat(&images, 0)?, &run, recipe.seed, observer)?;
+        Ok(vae.model)
+    }
+
+    /// Draws every image's caption, all in turn: scaled latents (drawings × n, channels, height, width), of the size of
+    /// those of `like`.
+    fn draw(
+        &self,
+        stages: &DiffusionStages,
+        drawn: &DrawnImages,
+        unet: &TrainedUnet,
+        text_encoder: &TextEncoder,
+        like: &Tensor,
+    ) -> altclip_training::Result<Tensor> {
+        let (_, channels, height, width) = like.dims4()?;
+        let device = drawn.images.device();
+        let model = UNet2DConditionModel::new(&unet.config, frozen(&unet.weights, device))?;
+        let scheduler = SchedulerConfig::from_json(scheduler_config().to_string(), "scheduler_config.json")?;
+        let languages = &stages.recipe.languages;
+        let mut rng = ChaCha8Rng::seed_from_u64(stages.recipe.seed);
+        let mut noise = TorchCpu::new(stages.recipe.seed);
+        let mut latents = Vec::new();
+        for drawing in 0..self.drawings {
+            let captions: Vec<String> = (drawing..)
+                .zip(drawn.owners.iter().zip(&drawn.styles))
+                .map(|(turn, (&concept, style))| {
+                    let language =
+                        languages.get(turn % languages.len().max(1)).map_or(ENGLISH, String::as_str);
+                    let captions = &stages.corpus.captions;
+                    let caption = captions.sample_in_style(&mut rng, concept, language, style);
+                    caption.unwrap_or_default()
+                })
+                .collect();
+            for prompts in captions.chunks(CHUNK) {
+                let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
+                let states = TextStates::encode(stages.tokenizer, text_encoder, &prompts, PROMPT_TOKENS)?;
+                let mut conditioning = Conditioning::unguided(&model, &states, 1)?;
+                let mut scheduler = scheduler.build(self.steps)?;
+                let shape = [prompts.len(), channels, height, width];
+                let start = Start::from_noise(scheduler.as_ref(), &noise.normal(&shape)?)?;
+                let options = DenoiseOptions { guidance: Guidance::new(1.), windows: None };
+                let done =
+                    denoise(&mut conditioning, scheduler.as_mut(), options, start, &mut noise, |_| {
+                        ControlFlow::Continue(())
+                    })?;
+                latents.push(done.latents.detach());
+            }
+        }
+        Ok(Tensor::cat(&latents, 0)?)
+    }
+}
