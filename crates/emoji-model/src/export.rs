@@ -208,7 +208,8 @@ fn tagged(config: impl Serialize, tags: Value) -> Result<Value> {
     Ok(value)
 }
 
-fn write_file(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+/// Writes a file of a model, with the folders above it.
+pub(crate) fn write_file(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     let path = folder.join(name);
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(Error::io(parent))?;

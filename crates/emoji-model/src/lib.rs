@@ -7,6 +7,7 @@
 //! * [`EmojiRecipe`]: all training stages, from one TOML file. Contrastive and teacher learning and re-alignment are
 //!   in [`altclip_training::stages`], the others in [`stages`]
 //! * [`EmojiEvaluation`]: how often the model draws what it is asked for
+//! * [`KnownConcepts`]: what a model draws, and whether a prompt is about something else
 //! * [`export_model`]: writes the trained model in the layout that every loader of AltDiffusion reads
 //!
 //! Other models can be trained without this crate.
@@ -56,6 +57,7 @@ mod error;
 mod evaluation;
 mod export;
 mod fidelity;
+mod known;
 pub mod pixels;
 mod recipe;
 pub mod stages;
@@ -67,6 +69,7 @@ pub use error::{Error, Result};
 pub use evaluation::{EmojiEvaluation, EmojiScore, EvaluatedImage, LanguageScore, VARIED_PROMPTS, Variety};
 pub use export::{TrainedUnet, export_autoencoder, export_dual_encoder, export_model};
 pub use fidelity::Fidelity;
+pub use known::{FalseAlarms, KNOWN_CONCEPTS_FILE, KnownConcepts, Script};
 pub use recipe::{DrawnStage, EmojiRecipe};
 
 pub use {altclip_training, candle_core, image};

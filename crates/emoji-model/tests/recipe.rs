@@ -11,7 +11,7 @@ use candle_core::{DType, Device};
 use common::write_people;
 use emoji_model::dataset::{PrepareOptions, prepare};
 use emoji_model::stages::decoder::DecoderStage;
-use emoji_model::{DrawnStage, EmojiRecipe};
+use emoji_model::{DrawnStage, EmojiRecipe, KnownConcepts};
 use model_files::source::ModelSource;
 use tempfile::TempDir;
 
@@ -97,6 +97,8 @@ fn the_recipe_for_18_languages_runs_stage_after_stage() {
     }
     // All parts for drawing load like any AltDiffusion.
     let source = ModelSource::directory(output.join("model"));
+    let known = KnownConcepts::read(&source).unwrap().unwrap();
+    assert_eq!(known.languages().count(), 18);
     let pipeline = AltDiffusion::from_source(&source, DType::F32, &Device::Cpu);
     let options = GenerateOptions::new("一个人").steps(2);
     assert_eq!(pipeline.unwrap().generate(&options).unwrap().images.len(), 1);

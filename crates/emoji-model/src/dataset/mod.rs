@@ -22,4 +22,4 @@ pub use prepared::{CONCEPTS_FILE, Dataset, IMAGES_FILE};
 pub use selection::SKIN_TONES;
 pub use split::{DataSplit, HeldOutImage, HeldOutKeyword, SPLIT_FILE};
 
-pub(crate) use concept::fold_case;
+pub(crate) use concept::{fold_case, hash};

@@ -6,6 +6,7 @@ use super::settings::EmojiRecipe;
 use crate::dataset::ENGLISH;
 use crate::error::{Error, Result};
 use crate::export::{TrainedUnet, export_model, scheduler_config, text_encoder_config};
+use crate::known::KnownConcepts;
 use crate::stages::autoencoder::{Autoencoder, scaled_latents};
 use crate::stages::dual_encoder::TrainedDualEncoder;
 use altclip_encoder::text_encoder::TextEncoder;
@@ -78,12 +79,16 @@ impl DiffusionStages<'_> {
             }
         }
         let unet = TrainedUnet { config: config.clone(), weights };
-        let model = self.output.join("model");
-        let Some(stage) = drawn_stage else {
-            return export_model(&model, self.tokenizer_bytes, student, self.vae, &unet);
-        };
-        let vae = stage.train(self, &drawn, &unet, &text_encoder, observer)?;
-        export_model(&model, self.tokenizer_bytes, student, &vae, &unet)
+        let folder = self.output.join("model");
+        match drawn_stage {
+            None => export_model(&folder, self.tokenizer_bytes, student, self.vae, &unet)?,
+            Some(stage) => {
+                let vae = stage.train(self, &drawn, &unet, &text_encoder, observer)?;
+                export_model(&folder, self.tokenizer_bytes, student, &vae, &unet)?;
+            }
+        }
+        let (known, _) = KnownConcepts::of(&self.corpus.data, &self.recipe.coverage())?;
+        known.save(&folder).map(|_| ())
     }
 
     fn text_encoder(&self, model: &TrainedDualEncoder) -> Result<TextEncoder> {
