@@ -1,5 +1,8 @@
 //! Embeds the model that ships with the program, `models/emoji`, quantized to 5 bits where that hardly costs quality.
 
+use std::path::Path;
+
+use emoji_model::EmojiRecipe;
 use model_files::source::{EmbeddedFiles, ModelSource};
 
 /// The model's name in images.
@@ -15,7 +18,7 @@ pub const STEPS: usize = 20;
 pub const GUIDANCE_SCALE: f64 = 2.25;
 
 /// The recipe it was trained with.
-pub const RECIPE: &str = include_str!("../models/emoji/recipe.toml");
+const RECIPE: &str = include_str!("../models/emoji/recipe.toml");
 
 /// The files at these paths in `models/emoji`, and those in its folder `embedded` under their names in the model.
 macro_rules! embedded {
@@ -29,6 +32,7 @@ macro_rules! embedded {
 
 /// A static, since each use of a constant could duplicate the weights in the program.
 static FILES: EmbeddedFiles = embedded![
+    "concepts.json.gz",
     "model_index.json",
     "tokenizer/sentencepiece.bpe.model",
     "tokenizer/tokenizer_config.json",
@@ -48,6 +52,17 @@ static FILES: EmbeddedFiles = embedded![
 /// Its files, as a model source.
 pub fn source() -> ModelSource {
     ModelSource::embedded("the built-in model", FILES)
+}
+
+/// The recipe in a file, by default that of the built-in model.
+///
+/// # Errors
+/// If the file cannot be read, or is not a recipe.
+pub fn recipe(path: Option<&Path>) -> emoji_model::Result<EmojiRecipe> {
+    match path {
+        Some(path) => EmojiRecipe::load(path, &[]),
+        None => EmojiRecipe::parse(RECIPE, Path::new("models/emoji/recipe.toml")),
+    }
 }
 
 #[cfg(test)]

@@ -32,12 +32,13 @@ fn the_help_names_the_fields() -> TestResult {
     fs::write(root.join("classes.txt"), "cat\ndog\n")?;
     fs::write(root.join("en.jsonl"), r#"{"image": "a.png", "caption": "a cat"}"#)?;
     let model = golden_model("alt_diffusion")?;
-    let cases: [(&[&str], &[&str]); 11] = [
+    let cases: [(&[&str], &[&str]); 12] = [
         (&["embed"], &["--text", "a cat", "--image", "a.png", "--output", "index.safetensors"]),
         (&["encode"], &["a cat", "--model", &model, "--output", "states.safetensors"]),
         (&["convert"], &[&model, "model.gguf", "--dtype", "q8_0"]),
         (&["inspect"], &[]),
         (&["machine"], &[]),
+        (&["models"], &["--concepts"]),
         (&["similarity"], &["--image", "a.png", "--text", "a cat", "--text", "a dog"]),
         (&["classify"], &["a.png", "--label", "cat", "--label", "dog"]),
         (&["search"], &["index.safetensors", "a cat"]),

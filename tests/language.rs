@@ -24,7 +24,7 @@ fn help(locale: &str, arguments: &[&str]) -> TestResult<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-const SUBCOMMANDS: [&[&str]; 29] = [
+const SUBCOMMANDS: [&[&str]; 30] = [
     &["generate"],
     &["encode"],
     &["similarity"],
@@ -45,6 +45,7 @@ const SUBCOMMANDS: [&[&str]; 29] = [
     &["serve"],
     &["train", "prepare"],
     &["train", "emoji"],
+    &["train", "concepts"],
     &["train", "teacher"],
     &["train", "contrastive"],
     &["train", "diffusion"],

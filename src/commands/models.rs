@@ -1,18 +1,20 @@
-//! `altdiffusion models`: lists and removes cached models.
+//! `altdiffusion models`: lists and removes cached models, and lists what a model draws.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use altclip_encoder::dual_encoder::Family;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
+use emoji_model::KnownConcepts;
 use indicatif::DecimalBytes;
 use model_files::source::{CachedModel, CachedModels, HubOptions, ModelSource};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::standard_streams::{is_for_people, print_json, print_line, print_table, printable};
+use crate::{language, shipped};
 
 /// Shown for unknown values.
 const UNKNOWN: &str = "-";
@@ -34,7 +36,18 @@ pub struct Models {
     #[arg(long, requires = "remove")]
     yes: bool,
 
-    /// Print JSON: a list of objects with name, commit, revisions, size, family, date and path.
+    /// List what the model inside this program draws, or one in a directory that says so.
+    ///
+    /// A line has an emoji and its name.
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, conflicts_with = "remove")]
+    concepts: Option<Option<PathBuf>>,
+
+    /// Language of the concepts' names, such as ja. By default that of messages.
+    #[arg(long, value_name = "CODE", requires = "concepts")]
+    language: Option<String>,
+
+    /// Print JSON: a list of objects with name, commit, revisions, size, family, date and path, or with emoji and
+    /// name.
     #[arg(long)]
     json: bool,
 }
@@ -50,6 +63,12 @@ struct ListedModel {
     /// When the last file was downloaded (RFC 3339).
     date: Option<String>,
     path: String,
+}
+
+#[derive(Serialize)]
+struct ListedConcept<'a> {
+    emoji: &'a str,
+    name: &'a str,
 }
 
 impl From<CachedModel> for ListedModel {
@@ -68,6 +87,9 @@ impl From<CachedModel> for ListedModel {
 
 impl Models {
     pub fn run(self) -> Result<()> {
+        if let Some(directory) = &self.concepts {
+            return self.list_concepts(directory.as_deref());
+        }
         let cache = HubOptions::from_env().cache;
         let models = CachedModels::new(&cache);
         if !self.remove.is_empty() {
@@ -83,6 +105,27 @@ impl Models {
         let row = if is_for_people() { short_row } else { exact_row };
         let header = ["name", "revision", "size", "family", "date"];
         print_table(&header, &entries.iter().map(row).collect::<Vec<_>>(), 2..3)
+    }
+
+    /// Lists what a model draws, by default the built-in one.
+    fn list_concepts(&self, directory: Option<&Path>) -> Result<()> {
+        let source = directory.map_or_else(shipped::source, ModelSource::directory);
+        let known = KnownConcepts::read(&source)?;
+        let known = known.with_context(|| format!("--concepts: {source} does not say what it draws"))?;
+        let language = match &self.language {
+            Some(code) => code.as_str(),
+            None => language::code(),
+        };
+        let Some(named) = known.named(language) else {
+            let languages: Vec<&str> = known.languages().collect();
+            bail!("--language {language}: expected one of {}", languages.join(", "));
+        };
+        let concepts: Vec<_> = named.map(|(emoji, name)| ListedConcept { emoji, name }).collect();
+        if self.json {
+            return print_json(&concepts);
+        }
+        let row = |concept: &ListedConcept| vec![concept.emoji.to_owned(), concept.name.to_owned()];
+        print_table(&["emoji", "name"], &concepts.iter().map(row).collect::<Vec<_>>(), 2..)
     }
 
     fn remove_from(&self, models: &CachedModels) -> Result<()> {

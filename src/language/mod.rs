@@ -29,6 +29,11 @@ fn is_chinese(variable: impl Fn(&str) -> Option<String>) -> bool {
     locale.is_some_and(|locale| locale.to_ascii_lowercase().starts_with("zh"))
 }
 
+/// The language of messages, by its code.
+pub fn code() -> &'static str {
+    if catalogue().is_some() { "zh" } else { "en" }
+}
+
 /// Translates a line for people.
 pub fn translated(line: &str) -> Cow<'_, str> {
     match catalogue() {

@@ -3,10 +3,10 @@
 use anyhow::{Context, Result};
 use clap::Args;
 use emoji_model::dataset::Dataset;
-use emoji_model::{EmojiEvaluation, EmojiRecipe, LanguageScore, Variety};
+use emoji_model::{EmojiEvaluation, LanguageScore, Variety};
 use image::RgbImage;
 use model_files::source::ModelSource;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::device::{DeviceChoice, devices};
 use crate::standard_streams::{complain, print_json, print_line, print_table};
@@ -55,11 +55,7 @@ impl EvalEmoji {
             None => crate::shipped::source(),
         };
         let data = Dataset::load(&self.data)?;
-        let coverage = match &self.recipe {
-            Some(path) => EmojiRecipe::load(path, &[])?,
-            None => EmojiRecipe::parse(crate::shipped::RECIPE, Path::new("models/emoji/recipe.toml"))?,
-        }
-        .coverage();
+        let coverage = crate::shipped::recipe(self.recipe.as_deref())?.coverage();
         let evaluation = EmojiEvaluation {
             coverage,
             prompts: self.prompts,

@@ -1,5 +1,6 @@
 //! `altdiffusion train`: trains models, with a subcommand per method.
 
+mod concepts;
 mod emoji;
 mod prepare;
 mod ranks;
@@ -26,6 +27,12 @@ pub enum Train {
     /// Every stage resumes from its newest checkpoint, with the same losses as an unbroken run. Ctrl-C ends after
     /// the current step, with a checkpoint.
     Emoji(emoji::TrainEmoji),
+    /// Write what the small model draws beside its weights, so that it can say so.
+    ///
+    /// `train emoji` does that at the end. The file, concepts.json.gz, has the concepts' names in all languages, and the
+    /// words of the captions, by which `generate` finds prompts about something else. How many words of a prompt may be
+    /// unknown is set on phrases that training does not have.
+    Concepts(concepts::WriteConcepts),
     /// Distil a multilingual text tower from an English model, with parallel texts only.
     ///
     /// The first stage of AltCLIP. The configuration names the teacher (any family of dual encoders), the student
@@ -67,6 +74,7 @@ impl Train {
         match self {
             Self::Prepare(prepare) => prepare.run(),
             Self::Emoji(emoji) => emoji.run(),
+            Self::Concepts(concepts) => concepts.run(),
             Self::Teacher(run) => run.run::<TeacherRecipe>(),
             Self::Contrastive(run) => run.run::<ContrastiveRecipe>(),
             Self::Diffusion(run) => run.run::<DiffusionRecipe>(),
