@@ -9,6 +9,7 @@ use clap::Args;
 use altclip_encoder::embedder::Embedder;
 use altclip_encoder::images::Background;
 use altdiffusion_pipeline::{LoadOptions, ModelParts};
+use emoji_model::KnownConcepts;
 use model_files::source::ModelSource;
 
 use crate::device::{DeviceChoice, devices};
@@ -192,6 +193,17 @@ impl ModelArgs {
         match self.single_file() {
             Some(_) => Ok(Background::None),
             None => Ok(Background::of_model(&self.source()?)?),
+        }
+    }
+
+    /// What the model draws, if it says so. Repositories on the hub are not asked, since each question takes a while.
+    ///
+    /// # Errors
+    /// If the model's file about it is damaged.
+    pub fn known_concepts(&self) -> Result<Option<KnownConcepts>> {
+        match self.model().is_none_or(|name| Path::new(name).is_dir()) {
+            true => Ok(KnownConcepts::read(&self.source()?)?),
+            false => Ok(None),
         }
     }
 

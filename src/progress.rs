@@ -31,7 +31,8 @@ pub fn be_quiet() {
     QUIET.store(true, Ordering::Relaxed);
 }
 
-fn is_quiet() -> bool {
+/// Whether only warnings and errors are shown.
+pub fn is_quiet() -> bool {
     QUIET.load(Ordering::Relaxed)
 }
 
@@ -55,6 +56,13 @@ pub fn clear_line() {
 pub fn announce(what: &str) {
     if io::stderr().is_terminal() && !is_quiet() {
         complain(what);
+    }
+}
+
+/// Says something that is worth knowing, but no reason to worry.
+pub fn note(what: &str) {
+    if !is_quiet() {
+        complain(format!("note: {what}"));
     }
 }
 

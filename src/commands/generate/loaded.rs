@@ -9,6 +9,7 @@ use altdiffusion_pipeline::{AltDiffusion, ContactSheet, DenoisingWindows, Genera
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::control::LoadedNets;
+use super::drawn_concepts::DrawnConcepts;
 use super::image_prompt::LoadedAdapter;
 use super::like::ModelHash;
 use super::options::Generate;
@@ -22,6 +23,7 @@ use crate::standard_streams::printable;
 pub struct LoadedModel {
     pub pipeline: AltDiffusion,
     pub interrupt: Interrupt,
+    pub drawn_concepts: DrawnConcepts,
     /// How long loading took.
     pub time: Duration,
     /// The model's hash for images, while it is being computed.
@@ -72,6 +74,7 @@ impl LoadedModel {
         if options.no_safety_checker && !options.model.is_shipped() {
             warn("images are not checked for safety: review them before you show them to others");
         }
+        let drawn_concepts = DrawnConcepts::of(&options.model)?;
         let mut hash = None;
         if let Some(expected) = expected
             && let Some(pending) = pending_hash.take()
@@ -84,7 +87,7 @@ impl LoadedModel {
         let time = start.elapsed();
         tracing::info!("loaded in {time:.1?}");
         let (nets, adapter) = Default::default();
-        Ok(Self { pipeline, interrupt, time, pending_hash, hash, nets, adapter })
+        Ok(Self { pipeline, interrupt, drawn_concepts, time, pending_hash, hash, nets, adapter })
     }
 
     /// Plans a drawing with this seed.

@@ -4,6 +4,7 @@ mod adapters;
 mod batch;
 mod control;
 mod draw;
+mod drawn_concepts;
 mod files;
 mod from_image;
 mod image_prompt;

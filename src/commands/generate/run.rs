@@ -44,6 +44,7 @@ impl Generate {
         let mut model = LoadedModel::load(&self, start, expected)?;
         let plan = model.plan(&mut prepared, self.seed.unwrap_or_else(random_seed))?;
         model.draw(&prepared, plan, start)?;
+        model.drawn_concepts.note_unknown(&self, "");
         self.model.suggest_bf16()
     }
 

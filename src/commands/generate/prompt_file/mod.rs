@@ -100,6 +100,7 @@ fn draw_line(
         }
     }
     model.draw(&prepared, plan, start)?;
+    model.drawn_concepts.note_unknown(&options, &format!("{}: line {}: ", file.name, line.number));
     Ok(true)
 }
 
