@@ -103,7 +103,7 @@ enum Command {
 #[allow(unsafe_code, reason = "sets environment variables")]
 pub unsafe fn run(arguments: Vec<OsString>) -> u8 {
     // SAFETY: the caller says that no other thread exists.
-    unsafe { set_environment(&arguments) };
+    unsafe { set_environment() };
     shortage::prepare();
     interrupt::install();
     let status = run_prepared(&arguments).unwrap_or_else(|error| {
@@ -167,21 +167,21 @@ pub fn full_command() -> clap::Command {
 
 /// Sets environment variables that libraries read.
 ///
-/// candle must not start its threads in training: it sums gradients on them, and they then spin on the cores that
-/// `fused-ops` computes on, which more than doubles the time of a step. Nothing else that takes time uses them.
+/// candle must not start its threads: it adds large tensors on them, and they then spin on the cores that `fused-ops`
+/// computes on. That more than doubles the time of a training step, which sums gradients, and slows each batch of texts
+/// down, which begins with a sum of embeddings. Nothing that takes time gains by them.
 /// Backtraces are for panics only: candle captures one in each error and displays it with the message, so with
 /// `RUST_BACKTRACE=1`, which some set permanently, a one-line error would fill a page.
 ///
 /// # Safety
 /// No other thread may exist.
 #[allow(unsafe_code, reason = "sets environment variables")]
-unsafe fn set_environment(arguments: &[OsString]) {
+unsafe fn set_environment() {
     const THREADS: &str = "CANDLE_NUM_THREADS";
     const BACKTRACES_OF_ERRORS: &str = "RUST_LIB_BACKTRACE";
-    let trains = arguments.iter().skip(1).any(|argument| argument == "train");
     // SAFETY: as the caller says.
     unsafe {
-        if trains && std::env::var_os(THREADS).is_none() {
+        if std::env::var_os(THREADS).is_none() {
             std::env::set_var(THREADS, "1");
         }
         std::env::set_var(BACKTRACES_OF_ERRORS, "0");

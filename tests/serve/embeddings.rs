@@ -75,6 +75,21 @@ fn vectors_are_those_of_the_library() -> TestResult {
     Ok(())
 }
 
+/// candle's own threads would spin on the cores that the kernels compute on.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_large_batch_starts_no_threads_of_candle() -> TestResult {
+    let served = Served::start(&[])?;
+    let texts = vec!["a small red dog on the beach"; 200];
+    assert_eq!(served.post("/v1/embeddings", &json!({ "input": texts }))?.status, 200);
+    for thread in std::fs::read_dir(format!("/proc/{}/task", served.child.id()))? {
+        // A thread may end meanwhile.
+        let name = std::fs::read_to_string(thread?.path().join("comm")).unwrap_or_default();
+        assert!(!name.starts_with("candle"), "{name}");
+    }
+    Ok(())
+}
+
 #[test]
 fn texts_are_compared_with_images() -> TestResult {
     let served = Served::start(&[])?;
