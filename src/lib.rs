@@ -225,15 +225,17 @@ fn start_log(verbose: bool, quiet: bool, command: &Command) {
     let secret = "ureq_proto::util=off".parse();
     let filter = secret.map_or_else(|_| EnvFilter::new(default), |secret| filter.add_directive(secret));
     let is_log = verbose || log_form.is_some() || std::env::var_os(EnvFilter::DEFAULT_ENV).is_some();
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(false)
-        .with_writer(|| standard_streams::LogWriter);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
     match log_form {
-        Some(LogForm::Json) => log.json().flatten_event(true).init(),
-        _ if is_log => log.init(),
+        Some(LogForm::Json) => {
+            log.json().flatten_event(true).with_writer(standard_streams::json_log).init();
+        }
+        _ if is_log => log.with_writer(|| standard_streams::LogWriter).init(),
         // Without a log, warnings look like all other messages.
-        _ => log.event_format(standard_streams::Warning).init(),
+        _ => {
+            let log = log.with_writer(|| standard_streams::WarningWriter);
+            log.event_format(standard_streams::Warning).init();
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod table;
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -188,20 +189,45 @@ where
     }
 }
 
-/// Writes log lines to standard error, made [`printable`].
-pub struct LogWriter;
+/// Writes warnings to standard error, like all other messages.
+pub struct WarningWriter;
 
-impl Write for LogWriter {
+impl Write for WarningWriter {
     /// Takes a whole line at a time, as the subscriber passes it.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let text = String::from_utf8_lossy(line);
-        write_to_stderr(text.strip_suffix('\n').unwrap_or(&text))?;
+        write_to_stderr(&without_end(line))?;
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Writes the lines of a log to standard error, made [`printable`]. A server writes one for each request, so that they
+/// are not searched for messages to translate.
+pub struct LogWriter;
+
+impl Write for LogWriter {
+    /// Takes a whole line at a time, as the subscriber passes it.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        io::stderr().write_all(format!("{}\n", printable(&without_end(line))).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Where a log of JSON is written, unchanged: escapes for a terminal would make it invalid.
+pub fn json_log() -> io::Stderr {
+    io::stderr()
+}
+
+/// The text of a line.
+fn without_end(line: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(line))
 }
 
 /// Checks that standard output was open when the program started.

@@ -9,6 +9,7 @@ mod embeddings;
 mod images;
 mod immich;
 mod lifetime;
+mod log;
 mod refusals;
 mod server;
 mod webui;

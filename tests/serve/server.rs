@@ -1,5 +1,6 @@
 //! Starts a server for a test, and speaks to it.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -48,10 +49,24 @@ impl Served {
 
     /// The same in a directory, with these variables.
     pub fn start_in(directory: &Path, options: &[&str], variables: &[(&str, &str)]) -> TestResult<Self> {
+        Self::start_with_log(directory, options, variables, Stdio::null())
+    }
+
+    /// The same, with the log in a file.
+    pub fn start_logged(log: &Path, options: &[&str], variables: &[(&str, &str)]) -> TestResult<Self> {
+        Self::start_with_log(Path::new("."), options, variables, File::create(log)?.into())
+    }
+
+    fn start_with_log(
+        directory: &Path,
+        options: &[&str],
+        variables: &[(&str, &str)],
+        log: Stdio,
+    ) -> TestResult<Self> {
         let mut command = altdiffusion(directory);
         command.args(["serve", "--port", "0", "--json"]).args(options);
         command.envs(variables.iter().copied());
-        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(log);
         let mut child = obeying_signals(&mut command).spawn()?;
         let stdout = child.stdout.take().ok_or("no standard output")?;
         let mut address = String::new();
