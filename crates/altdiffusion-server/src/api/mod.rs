@@ -20,6 +20,7 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State as Extract};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, Any as AnyHeader, CorsLayer};
 use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
@@ -108,21 +109,18 @@ pub(crate) fn router(state: &Shared) -> Router {
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
     );
-    let router = router
-        // `body::read` limits bodies.
-        .layer(DefaultBodyLimit::disable())
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(state.clone(), access::check))
-        .layer(from_fn_with_state(state.clone(), observe));
-    let router = match state.options.allowed_origins.is_empty() {
-        true => router,
-        false => router.layer(cors),
-    };
-    router
+    // As one layer: each layer of a router is allocated anew for every request.
+    let layers = ServiceBuilder::new()
+        .layer(SetRequestIdLayer::new(id.clone(), NewRequestId))
+        .layer(PropagateRequestIdLayer::new(id))
         .layer(no_sniffing)
-        .layer(PropagateRequestIdLayer::new(id.clone()))
-        .layer(SetRequestIdLayer::new(id, NewRequestId))
-        .with_state(state.clone())
+        .option_layer((!state.options.allowed_origins.is_empty()).then_some(cors))
+        .layer(from_fn_with_state(state.clone(), observe))
+        .layer(from_fn_with_state(state.clone(), access::check))
+        .layer(CatchPanicLayer::custom(panicked))
+        // `body::read` limits bodies.
+        .layer(DefaultBodyLimit::disable());
+    router.layer(layers).with_state(state.clone())
 }
 
 /// The interface in OpenAPI's format.
