@@ -174,11 +174,18 @@ impl Embedder {
 
     /// The vectors of one batch, concatenated.
     fn encode_tokens(&self, rows: &[&[u32]]) -> Result<Vec<f32>> {
-        let encoding = match self.model.properties().padding {
-            TextPadding::Read => self.tokenizer.pad(rows, self.max_tokens)?,
-            TextPadding::Skipped | TextPadding::Masked => self.tokenizer.pad_rows(rows)?,
+        let encode = || -> Result<Vec<f32>> {
+            let encoding = match self.model.properties().padding {
+                TextPadding::Read => self.tokenizer.pad(rows, self.max_tokens)?,
+                TextPadding::Skipped | TextPadding::Masked => self.tokenizer.pad_rows(rows)?,
+            };
+            let vectors = self.model.encode_text(&encoding.input_ids, &encoding.attention_mask)?;
+            Ok(vectors.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
         };
-        let vectors = self.model.encode_text(&encoding.input_ids, &encoding.attention_mask)?;
-        Ok(vectors.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+        match self.model.properties().device {
+            // On a thread of the pool: another would fall asleep and be woken at each of dozens of operations.
+            Device::Cpu => rayon::scope(|_| encode()),
+            _ => encode(),
+        }
     }
 }
