@@ -3,8 +3,10 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 
+use crate::common::{run, succeeded};
 use crate::server::{Served, decoded, encoded};
 use test_support::TestResult;
 
@@ -152,6 +154,56 @@ fn clients_find_what_they_look_for() -> TestResult {
     ] {
         assert_eq!(served.get(&format!("/sdapi/v1/{path}"))?.status, 200, "{path}");
     }
+    Ok(())
+}
+
+#[test]
+fn words_of_a_folder_are_words_in_prompts() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let folder = directory.path().join("words");
+    std::fs::create_dir(&folder)?;
+    // The first has the width of the model inside the program, the second that of another.
+    for (word, vectors, width) in [("my-cat", 2usize, 128usize), ("your-cat", 1, 768)] {
+        let tensor = Tensor::randn(0f32, 1., (vectors, width), &Device::Cpu)?;
+        tensor.save_safetensors("emb_params", folder.join(format!("{word}.safetensors")))?;
+    }
+    let served = Served::start_in(directory.path(), &["--textual-inversions", "words"], &[])?;
+    let sizes = |kind: &str, word: &str| -> TestResult<(Option<u64>, Option<u64>)> {
+        let listed = served.get("/sdapi/v1/embeddings")?.json()?;
+        let found = &listed[kind][word];
+        Ok((found["shape"].as_u64(), found["vectors"].as_u64()))
+    };
+    // Which of them fit is not known before the model is loaded.
+    assert_eq!(sizes("loaded", "my-cat")?, (Some(128), Some(2)));
+    assert_eq!(sizes("loaded", "your-cat")?, (Some(768), Some(1)));
+
+    let draw = |prompt: &str| -> TestResult<(Value, String)> {
+        let request = json!({ "prompt": prompt, "steps": 2, "cfg_scale": 2, "seed": 3 });
+        let answer = served.post("/sdapi/v1/txt2img", &request)?.json()?;
+        let info: Value = serde_json::from_str(answer["info"].as_str().ok_or("no info")?)?;
+        Ok((answer["images"][0].clone(), info["infotexts"][0].as_str().unwrap_or_default().to_owned()))
+    };
+    let (drawn, record) = draw("a photo of my-cat")?;
+    assert!(record.contains("Embedding 0: "), "{record}");
+    let arguments = "generate --embedding words/my-cat.safetensors --prompt-weights --steps 2 --guidance-scale 2 \
+                     --seed 3 --output a.png";
+    let arguments: Vec<&str> = arguments.split(' ').chain(["a photo of my-cat"]).collect();
+    succeeded(&run(directory.path(), &arguments)?);
+    let pixels = |file: &[u8]| image::load_from_memory(file).map(image::DynamicImage::into_rgb8);
+    let expected = std::fs::read(directory.path().join("a.png"))?;
+    assert!(pixels(&decoded(&drawn)?)? == pixels(&expected)?);
+
+    // A word of another text encoder is text.
+    let (other, record) = draw("a photo of your-cat")?;
+    assert!(!record.contains("Embedding"), "{record}");
+    let without = Served::start(&[])?;
+    let request = json!({ "prompt": "a photo of your-cat", "steps": 2, "cfg_scale": 2, "seed": 3 });
+    let text = without.post("/sdapi/v1/txt2img", &request)?.json()?["images"][0].clone();
+    assert!(pixels(&decoded(&other)?)? == pixels(&decoded(&text)?)?);
+    assert_eq!(sizes("loaded", "my-cat")?, (Some(128), Some(2)));
+    assert_eq!(sizes("skipped", "your-cat")?, (Some(768), Some(1)));
+    // It is still there after other words.
+    assert_eq!(draw("a photo of my-cat")?.0, drawn);
     Ok(())
 }
 

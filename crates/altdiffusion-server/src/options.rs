@@ -30,6 +30,8 @@ pub struct ServerOptions {
     pub log_prompts: bool,
     /// A folder of LoRAs that requests can name by file, without its ending.
     pub lora_folder: Option<PathBuf>,
+    /// A folder of textual inversions, each of which is a word in prompts, by file, without its ending.
+    pub word_folder: Option<PathBuf>,
     /// A folder of ControlNets that requests can name.
     pub controlnet_folder: Option<PathBuf>,
     /// Indexes to search, written by `altdiffusion embed`, with their names.
@@ -51,6 +53,7 @@ impl Default for ServerOptions {
             preload: false,
             log_prompts: false,
             lora_folder: None,
+            word_folder: None,
             controlnet_folder: None,
             indexes: Vec::new(),
             limits: Limits::default(),

@@ -54,6 +54,7 @@ impl State {
         let metrics = Arc::new(Metrics::new());
         let folders = Arc::new(AdapterFolders {
             loras: options.lora_folder.clone(),
+            words: options.word_folder.clone(),
             controlnets: options.controlnet_folder.clone(),
         });
         let mut indexes = Vec::new();

@@ -50,6 +50,10 @@ pub struct ServedModels {
     #[arg(long, value_name = "DIR")]
     loras: Option<PathBuf>,
 
+    /// Offer the textual inversions in this directory: their file names without the ending are words in prompts.
+    #[arg(long, alias = "embeddings", value_name = "DIR")]
+    textual_inversions: Option<PathBuf>,
+
     /// Offer the ControlNets in this directory, by name.
     #[arg(long, value_name = "DIR")]
     controlnets: Option<PathBuf>,
@@ -127,12 +131,17 @@ impl ServedModels {
     /// # Errors
     /// If a directory does not exist, or a time cannot be read.
     pub fn set(&self, options: &mut ServerOptions) -> Result<()> {
-        for (option, folder) in [("--loras", &self.loras), ("--controlnets", &self.controlnets)] {
+        for (option, folder) in [
+            ("--loras", &self.loras),
+            ("--textual-inversions", &self.textual_inversions),
+            ("--controlnets", &self.controlnets),
+        ] {
             if let Some(folder) = folder {
                 ensure!(folder.is_dir(), "{option} {}: expected a directory", folder.display());
             }
         }
         options.lora_folder = self.loras.clone();
+        options.word_folder = self.textual_inversions.clone();
         options.controlnet_folder = self.controlnets.clone();
         options.preload = self.preload;
         if let Some(time) = &self.keep_loaded {

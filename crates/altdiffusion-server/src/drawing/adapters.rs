@@ -1,10 +1,10 @@
-//! Finds the LoRAs and ControlNets of the server's folders. Requests name them; paths are never taken from a request.
+//! Finds the LoRAs, textual inversions and ControlNets of the server's folders. Requests name them; paths are never
+//! taken from a request.
 
 use std::path::{Path, PathBuf};
 
-use altdiffusion_pipeline::Lora;
 use altdiffusion_pipeline::candle_core::{DType, Device};
-use altdiffusion_pipeline::{ControlNetModel, ModelSource};
+use altdiffusion_pipeline::{ControlNetModel, Lora, ModelSource, TextualInversion};
 
 use crate::problem::Problem;
 
@@ -14,6 +14,8 @@ const ENDINGS: [&str; 4] = ["safetensors", "gguf", "bin", "pt"];
 /// The folders of a server.
 pub(crate) struct AdapterFolders {
     pub(crate) loras: Option<PathBuf>,
+    /// Textual inversions, each of which is a word in prompts.
+    pub(crate) words: Option<PathBuf>,
     pub(crate) controlnets: Option<PathBuf>,
 }
 
@@ -21,6 +23,11 @@ impl AdapterFolders {
     /// The names of the LoRAs, sorted.
     pub(crate) fn lora_names(&self) -> Vec<String> {
         self.loras.as_deref().map(|folder| names(folder, false)).unwrap_or_default()
+    }
+
+    /// The words of the textual inversions, sorted: the names of their files, whatever a file calls its word.
+    pub(crate) fn words(&self) -> Vec<String> {
+        self.words.as_deref().map(|folder| names(folder, false)).unwrap_or_default()
     }
 
     /// The names of the ControlNets, sorted: files, or directories in diffusers' layout.
@@ -35,6 +42,15 @@ impl AdapterFolders {
     pub(crate) fn lora(&self, name: &str) -> Result<Lora, Problem> {
         let path = find("LoRA", self.loras.as_deref(), name, &self.lora_names())?;
         Ok(Lora::open(&path.to_string_lossy())?)
+    }
+
+    /// Opens the textual inversion of a word.
+    ///
+    /// # Errors
+    /// If there is none of this name, or it is damaged.
+    pub(crate) fn word(&self, word: &str) -> Result<TextualInversion, Problem> {
+        let path = find("textual inversion", self.words.as_deref(), word, &self.words())?;
+        Ok(TextualInversion::open(&path.to_string_lossy())?.called(word)?)
     }
 
     /// Loads a ControlNet.

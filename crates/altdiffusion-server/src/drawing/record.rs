@@ -6,7 +6,8 @@ use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, PromptReading, Steps}
 use super::request::{DrawRequest, NamedLora};
 use crate::models::ImageModel;
 
-/// The record of the image that `options` draw, in `size`, (width, height) in pixels.
+/// The record of the image that `options` draw with the textual inversions `words`, in `size`, (width, height) in
+/// pixels.
 ///
 /// # Errors
 /// If the model does not name a scheduler.
@@ -16,6 +17,7 @@ pub(super) fn record(
     pipeline: &AltDiffusion,
     request: &DrawRequest,
     options: &GenerateOptions,
+    words: &[String],
     size: (u32, u32),
 ) -> altdiffusion_pipeline::Result<GenerationParameters> {
     let mut fields = ParameterFields::default();
@@ -51,6 +53,11 @@ pub(super) fn record(
         lora.add("Model", name);
         lora.add("Weight", strength);
         fields.add(format!("LoRA {number}"), lora.to_text());
+    }
+    for (number, word) in words.iter().enumerate() {
+        let mut embedding = ParameterFields::default();
+        embedding.add("Model", word);
+        fields.add(format!("Embedding {number}"), embedding.to_text());
     }
     for (number, control) in request.controls.iter().enumerate() {
         let mut unit = ParameterFields::default();

@@ -36,6 +36,8 @@ pub(crate) struct DrawingStatus {
     running: Mutex<Option<Running>>,
     /// Width and height in pixels, once the model was loaded.
     pub(crate) default_size: OnceLock<(usize, usize)>,
+    /// The width of the embeddings of words, once the model was loaded.
+    pub(crate) word_width: OnceLock<usize>,
     /// The seconds that recent requests took, averaged.
     seconds: Mutex<f64>,
 }

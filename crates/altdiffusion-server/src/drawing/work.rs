@@ -6,10 +6,12 @@ use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use altclip_encoder::conditioner::ConditionerConfig;
 use altdiffusion_pipeline::image_metadata::ImageFileFormat;
 use altdiffusion_pipeline::random::BatchPosition;
 use altdiffusion_pipeline::{
-    AltDiffusion, Control, ControlNetModel, Error, GenerateOptions, LatentPreview, Progress, Seeds, Step,
+    AltDiffusion, Control, ControlNetModel, Error, GenerateOptions, LatentPreview, LoadOptions, Progress,
+    Seeds, Step,
 };
 use image::RgbImage;
 
@@ -39,6 +41,10 @@ struct Loaded {
     pipeline: AltDiffusion,
     /// Merged into its weights.
     loras: Vec<NamedLora>,
+    /// Textual inversions of the folder that prompts named, also if they do not fit the model.
+    words: Vec<String>,
+    /// Those among them that do.
+    learned: Vec<String>,
     nets: Vec<(String, Arc<ControlNetModel>)>,
     preview: Option<LatentPreview>,
     hash: Hash,
@@ -79,25 +85,38 @@ impl DrawingWork {
         Self { model, folders, status, metrics, loaded: None }
     }
 
-    /// Loads the model with these LoRAs, unless it is.
-    fn load(&mut self, loras: &[NamedLora], stage: &Stage) -> Result<(), Problem> {
-        if self.loaded.as_ref().is_some_and(|loaded| loaded.loras == loras) {
-            return Ok(());
+    /// Loads the model with these LoRAs and textual inversions, unless it is.
+    fn load(&mut self, loras: &[NamedLora], mut words: Vec<String>, stage: &Stage) -> Result<(), Problem> {
+        if let Some(loaded) = self.loaded.as_ref().filter(|loaded| loaded.loras == loras) {
+            if words.iter().all(|word| loaded.words.contains(word)) {
+                return Ok(());
+            }
+            // Those that other prompts named stay, so that prompts in turns do not load the model each time.
+            let known = self.folders.words();
+            let others = loaded.words.iter().filter(|word| known.contains(word) && !words.contains(word));
+            words = others.cloned().chain(words.clone()).collect();
         }
         // Before the memory is taken again.
         self.loaded = None;
-        let (model, folders) = (&self.model, &self.folders);
+        let (model, folders, status) = (&self.model, &self.folders, &self.status);
         let start = Instant::now();
         let loaded = stage.loading(|| {
             let parts = (model.parts)()?;
+            let width = ConditionerConfig::read(parts.text_encoder_config())?.spec().embedding_width;
+            let _ = status.word_width.set(width);
             let mut options = model.options.clone();
             for NamedLora { name, strength } in loras {
                 options = options.lora(folders.lora(name)?, *strength);
             }
+            for word in &words {
+                options = with_word(options, folders, word, width)?;
+            }
+            let fits = |word: &&String| options.words.iter().any(|learned| learned.word() == word.as_str());
+            let learned = words.iter().filter(fits).cloned().collect();
             let hash = Hash::Pending(std::thread::spawn(parts.hasher()));
             let pipeline = AltDiffusion::load(parts, options)?;
-            let loras = loras.to_vec();
-            Ok::<_, Problem>(Loaded { pipeline, loras, nets: Vec::new(), preview: None, hash })
+            let (loras, nets) = (loras.to_vec(), Vec::new());
+            Ok::<_, Problem>(Loaded { pipeline, loras, words, learned, nets, preview: None, hash })
         })?;
         if let Ok(size) = loaded.pipeline.default_size() {
             let _ = self.status.default_size.set(size);
@@ -110,7 +129,7 @@ impl DrawingWork {
 
     fn draw(&mut self, job: &DrawJob, stage: &Stage) -> Result<(), Problem> {
         let request = &job.request;
-        self.load(&request.loras, stage)?;
+        self.load(&request.loras, words_of(&self.folders, &request.options), stage)?;
         let Some(loaded) = &mut self.loaded else { return Err(Problem::failed()) };
         let mut options = request.options.clone().seeds(Seeds::Consecutive);
         for control in &request.controls {
@@ -143,6 +162,35 @@ impl DrawingWork {
         }
         Ok(())
     }
+}
+
+/// Whether a prompt contains a word.
+fn is_named(word: &str, options: &GenerateOptions) -> bool {
+    options.prompts.iter().chain([&options.negative_prompt]).any(|prompt| prompt.contains(word))
+}
+
+/// The words of the folder that the prompts contain.
+fn words_of(folders: &AdapterFolders, options: &GenerateOptions) -> Vec<String> {
+    folders.words().into_iter().filter(|word| is_named(word, options)).collect()
+}
+
+/// Adds a word of the folder. One that was learned for another text encoder remains text, as in
+/// stable-diffusion-webui, and so does one that a LoRA brings itself.
+fn with_word(
+    options: LoadOptions,
+    folders: &AdapterFolders,
+    word: &str,
+    width: usize,
+) -> Result<LoadOptions, Problem> {
+    if options.words.iter().any(|known| known.word() == word) {
+        return Ok(options);
+    }
+    let learned = folders.word(word)?;
+    if learned.vectors().dims().last() != Some(&width) {
+        tracing::warn!(word, "left out: its vectors are not as long as this model's");
+        return Ok(options);
+    }
+    Ok(options.word(learned))
 }
 
 impl Loaded {
@@ -234,7 +282,10 @@ fn finish(
     let seed = options.seed.wrapping_add(index as u64);
     let hash = loaded.hash.wait();
     let recorded = options.clone().seed(seed);
-    let parameters = record(model, hash.as_deref(), &loaded.pipeline, request, &recorded, size)?.to_text();
+    let words: Vec<String> =
+        loaded.learned.iter().filter(|word| is_named(word, &recorded)).cloned().collect();
+    let pipeline = &loaded.pipeline;
+    let parameters = record(model, hash.as_deref(), pipeline, request, &recorded, &words, size)?.to_text();
     Ok(Drawn {
         image: index,
         file: request.format.encode(&image, Some(&parameters))?,
@@ -283,7 +334,7 @@ impl Work for DrawingWork {
     }
 
     fn preload(&mut self, stage: &Stage) {
-        if let Err(problem) = self.load(&[], stage) {
+        if let Err(problem) = self.load(&[], Vec::new(), stage) {
             tracing::error!(model = self.model.name, "{}", problem.message);
         }
     }

@@ -1,5 +1,8 @@
 //! Lists what clients offer to choose from.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing};
 use axum::Json;
 use axum::extract::State as Extract;
@@ -7,6 +10,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
+use crate::drawing::AdapterFolders;
+use crate::problem::Problem;
 use crate::state::Shared;
 
 /// A model.
@@ -107,10 +112,55 @@ pub(crate) async fn refresh_loras() -> Json<()> {
     Json(())
 }
 
-/// List textual inversions: none.
-#[utoipa::path(get, path = "/sdapi/v1/embeddings", responses((status = 200, description = "Embeddings", body = Object)))]
-pub(crate) async fn embeddings() -> Json<Value> {
-    Json(json!({ "loaded": {}, "skipped": {} }))
+/// Textual inversions by their words.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub(crate) struct WebuiEmbeddings {
+    loaded: BTreeMap<String, WebuiEmbedding>,
+    /// Those of another text encoder than the model's.
+    skipped: BTreeMap<String, WebuiEmbedding>,
+}
+
+/// A textual inversion.
+#[derive(Debug, Serialize, ToSchema)]
+struct WebuiEmbedding {
+    step: Option<usize>,
+    sd_checkpoint: Option<String>,
+    sd_checkpoint_name: Option<String>,
+    /// The length of a vector.
+    shape: usize,
+    /// Their number.
+    vectors: usize,
+}
+
+/// List textual inversions. Before the model is loaded, all count as loaded.
+#[utoipa::path(get, path = "/sdapi/v1/embeddings", responses((status = 200, description = "Embeddings", body = WebuiEmbeddings)))]
+pub(crate) async fn embeddings(Extract(state): Extract<Shared>) -> Result<Json<WebuiEmbeddings>, Problem> {
+    let chosen = state.image_model(state.webui_model().as_deref()).ok();
+    let width = chosen.and_then(|queue| queue.status.word_width.get().copied());
+    let folders = Arc::clone(&state.folders);
+    let list = move || embeddings_of(&folders, width);
+    tokio::task::spawn_blocking(list).await.map(Json).map_err(|_| Problem::failed())
+}
+
+/// The textual inversions of a folder, for a text encoder whose words have vectors of `width`, if that is known. Files
+/// that cannot be read are left out.
+fn embeddings_of(folders: &AdapterFolders, width: Option<usize>) -> WebuiEmbeddings {
+    let mut found = WebuiEmbeddings::default();
+    for word in folders.words() {
+        let Ok(learned) = folders.word(&word) else { continue };
+        let &[vectors, shape] = learned.vectors().dims() else { continue };
+        let (step, sd_checkpoint, sd_checkpoint_name) = (None, None, None);
+        let embedding = WebuiEmbedding { step, sd_checkpoint, sd_checkpoint_name, shape, vectors };
+        let fits = width.is_none_or(|width| width == shape);
+        if fits { &mut found.loaded } else { &mut found.skipped }.insert(word, embedding);
+    }
+    found
+}
+
+/// Look for new textual inversions; the folder is read at each request.
+#[utoipa::path(post, path = "/sdapi/v1/refresh-embeddings", responses((status = 200, description = "Done")))]
+pub(crate) async fn refresh_embeddings() -> Json<()> {
+    Json(())
 }
 
 /// List upscalers: none.

@@ -33,6 +33,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(lists::loras))
         .routes(routes!(lists::refresh_loras))
         .routes(routes!(lists::embeddings))
+        .routes(routes!(lists::refresh_embeddings))
         .routes(routes!(lists::upscalers))
         .routes(routes!(lists::latent_upscale_modes))
         .routes(routes!(lists::sd_vae))
