@@ -33,6 +33,7 @@ PARTS = (
     "repositories",
     "noise",
     "schedulers",
+    "k_diffusion",
     "unet",
     "vae",
     "variants",

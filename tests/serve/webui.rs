@@ -141,6 +141,9 @@ fn clients_find_what_they_look_for() -> TestResult {
         let request = json!({ "prompt": "a cat", "steps": 6, "sampler_name": sampler });
         assert_eq!(served.post("/sdapi/v1/txt2img", &request)?.status, 200, "{sampler}");
     }
+    let ancestral =
+        json!({ "prompt": "a cat", "steps": 4, "sampler_name": "Euler a", "scheduler": "Karras" });
+    assert_eq!(served.post("/sdapi/v1/txt2img", &ancestral)?.status, 200);
     for path in [
         "schedulers",
         "loras",

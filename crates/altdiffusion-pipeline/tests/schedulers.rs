@@ -1,7 +1,9 @@
 //! Compares whole trajectories with diffusers, with a closed-form function instead of a network.
 
 use altdiffusion_pipeline::random::{Noise, Rng, TorchCpu};
-use altdiffusion_pipeline::schedulers::{EulerDiscrete, Scheduler, SchedulerConfig, SchedulerKind, Steps};
+use altdiffusion_pipeline::schedulers::{
+    EulerDiscrete, Scheduler, SchedulerConfig, SchedulerKind, SigmaSpacing, Steps, TimestepSpacing,
+};
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -152,6 +154,39 @@ fn trajectories_are_those_of_diffusers() -> TestResult {
     }
     assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), golden.cases.len(), wrong.join("\n"));
     println!("{} cases, largest error {worst} of what is tolerated", golden.cases.len());
+    Ok(())
+}
+
+/// diffusers' ancestral Euler has no such spacings.
+#[test]
+fn ancestral_steps_through_any_sigmas_are_those_of_k_diffusion() -> TestResult {
+    const SEED: u64 = 7;
+    const FREQUENCY: f64 = 3.0;
+    let tensors = golden_tensors("k_diffusion.safetensors");
+    for spacing in [SigmaSpacing::Karras, SigmaSpacing::Exponential] {
+        for steps in [4, 20] {
+            let name = format!("{spacing}.{steps}");
+            let config = SchedulerConfig::default().with_kind(SchedulerKind::EulerAncestralDiscrete);
+            let config = config.with_timestep_spacing(TimestepSpacing::Linspace)?;
+            let mut scheduler = config.with_sigma_spacing(spacing)?.build(steps)?;
+            let timesteps = tensors[&format!("{name}.timesteps")].to_vec1::<f32>()?;
+            assert_eq!(scheduler.timesteps().len(), steps);
+            for (found, expected) in scheduler.timesteps().iter().zip(timesteps) {
+                assert!((found - f64::from(expected)).abs() < 1e-3, "{name}: {found}, expected {expected}");
+            }
+            let largest = tensors[&format!("{name}.sigmas")].to_vec1::<f32>()?[0];
+            assert!((scheduler.init_noise_sigma() / f64::from(largest) - 1.0).abs() < 1e-6, "{name}");
+            let mut noise = TorchCpu::new(SEED);
+            let mut sample = (&tensors["latents"] * scheduler.init_noise_sigma())?;
+            for index in 0..=steps {
+                let error = relative_error(&sample, &tensors[&name].get(index)?);
+                assert!(error < TOLERANCE, "{name}: relative error {error:e} after {index} steps");
+                if index < steps {
+                    sample = step(FREQUENCY, scheduler.as_mut(), index, &sample, &mut noise)?;
+                }
+            }
+        }
+    }
     Ok(())
 }
 

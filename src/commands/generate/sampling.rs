@@ -27,7 +27,7 @@ pub struct Sampling {
 
     /// How noise levels are spaced: timesteps, karras, exponential, beta or lu.
     ///
-    /// For lms, heun, euler, dpm++-2m, dpm++-2m-sde, dpm++-s and unipc; lu for dpm++-2m and dpm++-2m-sde.
+    /// For lms, heun, euler, euler-a, dpm++-2m, dpm++-2m-sde, dpm++-s and unipc; lu for dpm++-2m and dpm++-2m-sde.
     #[arg(long, aliases = ["schedule", "schedule-type"], value_name = "NAME", value_parser = option_values::sigma_spacings(), hide_possible_values = true, hide_short_help = true)]
     sigma_spacing: Option<SigmaSpacing>,
 

@@ -9,6 +9,7 @@ impl SchedulerConfig {
     /// Replaces the scheduler and keeps the noise levels. Fields that only the old class knew are dropped.
     pub fn with_kind(mut self, kind: SchedulerKind) -> Self {
         kind.class_name().clone_into(&mut self.class_name);
+        self = self.without_unread_spacing();
         match kind {
             SchedulerKind::DpmSolverMultistep => self.algorithm_type = Algorithm::DpmSolverPlusPlus,
             SchedulerKind::DpmSolverMultistepSde => self.algorithm_type = Algorithm::SdeDpmSolverPlusPlus,
@@ -62,6 +63,14 @@ impl SchedulerConfig {
         }
         self.eta = eta;
         Ok(self)
+    }
+
+    /// Drops a spacing of the sigmas that the class in diffusers would not read.
+    pub(super) fn without_unread_spacing(mut self) -> Self {
+        if self.kind().is_ok_and(|kind| !kind.reads_sigma_spacing()) {
+            self.sigma_spacing = SigmaSpacing::Timesteps;
+        }
+        self
     }
 
     /// Corrects the configuration like diffusers' `AltDiffusionPipeline` on loading: `steps_offset` is 1 and the

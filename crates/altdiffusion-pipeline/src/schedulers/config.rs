@@ -170,7 +170,7 @@ impl SchedulerConfig {
         let file = file.into();
         let fields = Fields::parse(json.as_ref(), &file)?;
         fields.warn_of_unknown();
-        Self::from_fields(&fields, &file)
+        Ok(Self::from_fields(&fields, &file)?.without_unread_spacing())
     }
 
     /// Reads the fields, after unknown ones were warned about. `eta` is 0, because diffusers' files never have it.

@@ -30,7 +30,8 @@ impl EulerAncestralDiscrete {
             ));
         }
         let schedule = NoiseSchedule::for_sigmas(config);
-        let run = SigmaRun::new(config, &schedule, SigmaSettings::default(), steps)?;
+        let settings = SigmaSettings { spacing: config.known_sigma_spacing(), ..SigmaSettings::default() };
+        let run = SigmaRun::new(config, &schedule, settings, steps)?;
         Ok(Self { prediction: config.prediction_type, run })
     }
 }

@@ -121,6 +121,7 @@ impl SchedulerKind {
             Self::LmsDiscrete
                 | Self::HeunDiscrete
                 | Self::EulerDiscrete
+                | Self::EulerAncestralDiscrete
                 | Self::DpmSolverSinglestep
                 | Self::UniPcMultistep
         );
@@ -129,6 +130,11 @@ impl SchedulerKind {
             SigmaSpacing::Lu => multistep,
             SigmaSpacing::Karras | SigmaSpacing::Exponential | SigmaSpacing::Beta => multistep || in_sigmas,
         }
+    }
+
+    /// Whether its class in diffusers reads the spacing of the sigmas; k-diffusion's sampler takes any.
+    pub(super) fn reads_sigma_spacing(self) -> bool {
+        self != Self::EulerAncestralDiscrete
     }
 
     /// Whether `timestep_spacing` affects it.

@@ -121,6 +121,14 @@ fn a_spacing_that_the_class_does_not_know_is_left_alone() -> Result<()> {
     assert_eq!(karras.known_sigma_spacing(), SigmaSpacing::Timesteps);
     let euler = karras.with_kind(SchedulerKind::EulerDiscrete);
     assert_eq!(euler.known_sigma_spacing(), SigmaSpacing::Karras);
+    // diffusers' class ignores the field, but whoever asks for the spacing gets it, as in k-diffusion.
+    let ancestral = euler.with_kind(SchedulerKind::EulerAncestralDiscrete);
+    let of_file = read(r#""_class_name": "EulerAncestralDiscreteScheduler", "use_karras_sigmas": true"#)?;
+    for config in [ancestral, of_file] {
+        assert_eq!(config.known_sigma_spacing(), SigmaSpacing::Timesteps);
+        let asked = config.with_sigma_spacing(SigmaSpacing::Karras)?;
+        assert_eq!(asked.known_sigma_spacing(), SigmaSpacing::Karras);
+    }
     Ok(())
 }
 
