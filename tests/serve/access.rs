@@ -34,6 +34,9 @@ fn other_machines_need_a_key() -> TestResult {
     let output = run(directory.path(), &["serve", "--host", "0.0.0.0", "--port", "0"])?;
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(1) && error.contains("--insecure"), "{error}");
+    // The last address counts: the first is fixed in a container's image.
+    let served = Served::start(&["--host", "0.0.0.0", "--host", "127.0.0.1"])?;
+    assert!(served.address.starts_with("http://127.0.0.1:"), "{}", served.address);
     Ok(())
 }
 

@@ -30,7 +30,14 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[command(after_long_help = EXAMPLES)]
 pub struct Serve {
     /// Address to listen on; 0.0.0.0 for all, which needs an API key.
-    #[arg(long, alias = "listen", value_name = "ADDRESS", default_value = "127.0.0.1")]
+    // The last one counts, so that containers, whose first options are fixed, can be given another.
+    #[arg(
+        long,
+        alias = "listen",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1",
+        overrides_with = "host"
+    )]
     host: IpAddr,
 
     /// Port to listen on; 0 takes a free one.
