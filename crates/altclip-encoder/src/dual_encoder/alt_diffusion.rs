@@ -29,18 +29,7 @@ impl AltDiffusionDualEncoder {
     /// # Errors
     /// If there is no image encoder, or a file is missing, is damaged, or contradicts its configuration.
     pub fn load(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
-        let text: TextEncoderConfig = source.read_config("text_encoder/config.json")?;
-        let vision: VisionConfig =
-            source.read_config("image_encoder/config.json").map_err(|error| match error {
-                model_files::Error::MissingFile { model, file } => Error::config(
-                    model,
-                    format!(
-                        "no {file}: the text encoder is a diffusion model's, and without an image encoder it is no \
-                         dual encoder"
-                    ),
-                ),
-                error => error.into(),
-            })?;
+        let (text, vision) = read_configs(source)?;
         let text_weights = Checkpoint::open(source, TEXT_ENCODER)?;
         let image_weights = Checkpoint::open(source, IMAGE_ENCODER)?;
         let vb = text_weights.var_builder(dtype, device)?;
@@ -67,6 +56,24 @@ impl AltDiffusionDualEncoder {
             },
         })
     }
+}
+
+/// The configurations of the text and the image encoder.
+///
+/// # Errors
+/// If there is no image encoder, or a file is damaged.
+pub(super) fn read_configs(source: &ModelSource) -> Result<(TextEncoderConfig, VisionConfig)> {
+    let text = source.read_config("text_encoder/config.json")?;
+    let vision = source.read_config("image_encoder/config.json").map_err(|error| match error {
+        model_files::Error::MissingFile { model, file } => Error::config(
+            model,
+            format!(
+                "no {file}: the text encoder is a diffusion model's, and without an image encoder it is no dual encoder"
+            ),
+        ),
+        error => error.into(),
+    })?;
+    Ok((text, vision))
 }
 
 impl DualEncoder for AltDiffusionDualEncoder {

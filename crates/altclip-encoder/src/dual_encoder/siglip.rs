@@ -29,6 +29,30 @@ impl ConfigFile for SiglipConfig {
     const FIELDS: FieldTable = transformers_fields::SIGLIP;
 }
 
+impl SiglipConfig {
+    /// Reads `config.json` at the root of `source`.
+    pub(super) fn read(source: &ModelSource) -> Result<Self> {
+        let config: Self = source.read_config("config.json")?;
+        let (text, vision) = (&config.text_config, &config.vision_config);
+        if text.projection_dim() != vision.hidden_size {
+            return Err(Error::config(
+                "config.json",
+                format!(
+                    "texts become vectors of {} values and images of {}, expected the same",
+                    text.projection_dim(),
+                    vision.hidden_size
+                ),
+            ));
+        }
+        Ok(config)
+    }
+}
+
+/// The weights with the projections of the pooling apart.
+pub(super) fn split(checkpoint: &Checkpoint) -> Checkpoint {
+    checkpoint.with_rows_split(pooling_parts).part("", |name| Some(pooling_name(name)))
+}
+
 /// SigLIP: the projected state of a text's last position, and an image read by a learned query.
 #[derive(Debug, Clone)]
 pub struct Siglip {
@@ -44,23 +68,12 @@ impl Siglip {
     /// # Errors
     /// If a file is missing, is damaged, or contradicts the configuration.
     pub fn load(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
-        let config: SiglipConfig = source.read_config("config.json")?;
+        let config = SiglipConfig::read(source)?;
         let (text, vision) = (&config.text_config, &config.vision_config);
-        if text.projection_dim() != vision.hidden_size {
-            return Err(Error::config(
-                "config.json",
-                format!(
-                    "texts become vectors of {} values and images of {}, expected the same",
-                    text.projection_dim(),
-                    vision.hidden_size
-                ),
-            ));
-        }
         let checkpoint = Checkpoint::open(source, "")?;
         let scalars = checkpoint.var_builder(DType::F32, &Device::Cpu)?;
         let scalar = |name: &str| scalars.get(1, name)?.squeeze(0)?.to_scalar::<f32>();
-        let split = checkpoint.with_rows_split(pooling_parts).part("", |name| Some(pooling_name(name)));
-        let vb = split.var_builder(dtype, device)?;
+        let vb = split(&checkpoint).var_builder(dtype, device)?;
         Ok(Self {
             text_model: SiglipTextModel::new(text, vb.pp("text_model"))?,
             vision_model: SiglipVisionModel::new(vision, vb.pp("vision_model"))?,

@@ -16,7 +16,11 @@ use crate::padding::CompactPrompts;
 use crate::xlm_roberta::XlmRobertaModel;
 
 /// Where the tower's weights are.
-const PREFIX: &str = "text.transformer.";
+pub(super) const PREFIX: &str = "text.transformer.";
+/// What errors say was expected.
+pub(super) const EXPECTED: &str = "an OpenCLIP with XLM-R or NLLB";
+/// How XLM-R's states become one.
+pub(super) const MEAN_POOLER: &str = "mean_pooler";
 /// Channels per head in NLLB's encoders.
 const NLLB_HEAD_WIDTH: usize = 64;
 /// Id of `<pad>` in both.
@@ -51,7 +55,7 @@ impl TextTower {
         vb: &VarBuilder,
     ) -> Result<Self> {
         let (weights, projection) = (vb.pp("text.transformer"), vb.pp("text.proj"));
-        if checkpoint.contains(&format!("{PREFIX}embed_tokens.weight")) {
+        if is_nllb(checkpoint) {
             fields.check_pooler("cls_pooler")?;
             let config = nllb_config(checkpoint, fields.context_length)?;
             return Ok(Self {
@@ -61,8 +65,8 @@ impl TextTower {
                 max_tokens: config.max_tokens,
             });
         }
-        fields.check_pooler("mean_pooler")?;
-        let config = xlm_roberta_config(checkpoint, PREFIX, "an OpenCLIP with XLM-R or NLLB")?;
+        fields.check_pooler(MEAN_POOLER)?;
+        let config = xlm_roberta_config(checkpoint, PREFIX, EXPECTED)?;
         Ok(Self {
             encoder: Encoder::XlmRoberta(XlmRobertaModel::new(&config, weights)?),
             projection: Projection::new(config.hidden_size, dim, &projection)?,
@@ -95,7 +99,7 @@ impl TextTower {
 
 impl TextFields {
     /// Checks that a text's states become one in the way of its tower.
-    fn check_pooler(&self, expected: &str) -> Result<()> {
+    pub(super) fn check_pooler(&self, expected: &str) -> Result<()> {
         match self.hf_pooler_type.as_deref() {
             Some(found) if found != expected => Err(Error::config(
                 OPEN_CLIP_CONFIG,
@@ -104,6 +108,11 @@ impl TextFields {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether the text tower is NLLB's.
+pub(super) fn is_nllb(checkpoint: &Checkpoint) -> bool {
+    checkpoint.contains(&format!("{PREFIX}embed_tokens.weight"))
 }
 
 fn nllb_config(checkpoint: &Checkpoint, context_length: usize) -> Result<M2m100Config> {
