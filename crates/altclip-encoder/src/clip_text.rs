@@ -19,7 +19,7 @@ use crate::word_table::WordTable;
 
 /// The `eos_token_id` in OpenAI's own configurations. It is not the id of the end token, which is the largest id of a
 /// text.
-const LEGACY_EOS_TOKEN_ID: u32 = 2;
+pub(crate) const LEGACY_EOS_TOKEN_ID: u32 = 2;
 
 /// `text_config` of a CLIP (`CLIPTextConfig` of transformers).
 ///
@@ -79,7 +79,7 @@ impl Serialize for ClipTextConfig {
 }
 
 impl ClipTextConfig {
-    fn layer_shape(&self) -> LayerShape {
+    pub(crate) fn layer_shape(&self) -> LayerShape {
         LayerShape {
             hidden_size: self.hidden_size,
             intermediate_size: self.intermediate_size,

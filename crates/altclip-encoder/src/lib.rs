@@ -71,12 +71,14 @@
 //! | dual encoders | [`dual_encoder`], [`altclip`] |
 //! | towers | [`xlm_roberta`], [`bert`], [`clip_text`], [`vision`], [`siglip`] |
 //! | diffusion models' text encoders | [`conditioner`], [`prompt_encoder`] |
+//! | dual encoders for other programs | `onnx` |
 //!
 //! # Features
 //!
 //! * `images`, on by default: decodes and prepares images. Without it an [`Embedder`] embeds texts only.
 //! * `tokenizer-json`, on by default: WordPiece, BPE and `tokenizer.json` through the `tokenizers` crate. Without it
 //!   only SentencePiece files are read, which AltCLIP and AltDiffusion have.
+//! * `onnx`: writes dual encoders as ONNX, for photo servers.
 //! * `avif`, `heic`, `heic-bundled`: more image formats.
 //! * `cuda`, `cudnn`, `metal`, `mkl`, `accelerate`: candle's backends.
 
@@ -98,6 +100,8 @@ pub mod image_processor;
 pub mod images;
 mod layer_shape;
 mod m2m100;
+#[cfg(feature = "onnx")]
+pub mod onnx;
 pub mod open_clip_names;
 mod padding;
 pub mod prompt_encoder;

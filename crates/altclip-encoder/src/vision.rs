@@ -107,7 +107,7 @@ impl VisionConfig {
         Ok(())
     }
 
-    fn layer_shape(&self) -> LayerShape {
+    pub(crate) fn layer_shape(&self) -> LayerShape {
         LayerShape {
             hidden_size: self.hidden_size,
             intermediate_size: self.intermediate_size,
@@ -118,7 +118,7 @@ impl VisionConfig {
     }
 
     /// Rows of the position embedding: the class token's, then one per patch.
-    fn positions(&self) -> usize {
+    pub(crate) fn positions(&self) -> usize {
         let patches_per_side = self.image_size / self.patch_size;
         patches_per_side.saturating_mul(patches_per_side).saturating_add(1)
     }

@@ -30,6 +30,8 @@ mod family;
 mod image_encoder;
 mod late_interaction;
 mod m_clip;
+#[cfg(feature = "onnx")]
+mod onnx;
 mod open_clip;
 mod r2d2;
 mod ranker;
@@ -55,6 +57,8 @@ pub use self::family::Family;
 pub(crate) use self::family::OPEN_CLIP_CONFIG;
 pub use self::late_interaction::{TextTokens, TokenWise};
 pub use self::m_clip::{MClip, MClipConfig};
+#[cfg(feature = "onnx")]
+pub(crate) use self::onnx::{OnnxTowers, onnx_towers};
 pub use self::open_clip::{OpenClip, OpenClipConfig};
 pub use self::r2d2::R2d2;
 pub use self::ranker::Ranker;

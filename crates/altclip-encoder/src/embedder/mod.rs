@@ -34,6 +34,8 @@ use crate::tokenizer::Tokenizer;
 pub use self::image_source::ImageSource;
 #[cfg(feature = "images")]
 pub use self::images::{BATCH as IMAGE_BATCH, ImageStream};
+#[cfg(feature = "onnx")]
+pub(crate) use self::preparation::ImagePreparation;
 #[cfg(feature = "images")]
 pub use self::ranking::PairRanker;
 pub use self::row_stream::{RowStream, TextStream};

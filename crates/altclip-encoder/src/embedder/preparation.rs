@@ -25,7 +25,7 @@ struct ProcessorFile {
 
 /// How image files are read and prepared. A text-only model need not have it.
 #[derive(Debug, Clone)]
-pub(super) struct ImagePreparation {
+pub(crate) struct ImagePreparation {
     pub decode_options: DecodeOptions,
     processor: Processor,
 }
@@ -45,7 +45,7 @@ impl ImagePreparation {
     ///
     /// # Errors
     /// If its file is damaged.
-    pub(super) fn read(source: &ModelSource, family: Family) -> Result<Self> {
+    pub(crate) fn read(source: &ModelSource, family: Family) -> Result<Self> {
         let files = image_processor_files(family);
         let processor = match read_image_processor(source, &files)? {
             Some((processor, file)) => Processor::Found { processor: Arc::new(processor), file },
@@ -59,7 +59,7 @@ impl ImagePreparation {
     ///
     /// # Errors
     /// If images cannot be prepared at all.
-    pub(super) fn checked(self, side: usize, family: Family, source: &ModelSource) -> Result<Self> {
+    pub(crate) fn checked(self, side: usize, family: Family, source: &ModelSource) -> Result<Self> {
         let own =
             family.image_processor(side).filter(|_| matches!(self.processor, Processor::Missing { .. }));
         if let Some(config) = own {
@@ -92,7 +92,7 @@ impl ImagePreparation {
     /// # Errors
     /// [`MissingFile`](model_files::Error::MissingFile) if the model has none, which a text-only model does not need,
     /// or if it does not fit the model.
-    pub(super) fn processor(&self) -> Result<&ImageProcessor> {
+    pub(crate) fn processor(&self) -> Result<&ImageProcessor> {
         match &self.processor {
             Processor::Found { processor, .. } => Ok(processor),
             Processor::Missing { model, files } => {

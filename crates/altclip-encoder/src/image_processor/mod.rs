@@ -66,6 +66,11 @@ impl ImageProcessor {
         self
     }
 
+    /// How it prepares images.
+    pub fn config(&self) -> &ImageProcessorConfig {
+        &self.config
+    }
+
     /// The background of transparent images.
     pub fn background(&self) -> Background {
         self.config.background

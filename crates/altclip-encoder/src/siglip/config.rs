@@ -67,7 +67,7 @@ impl ConfigFile for SiglipTextConfig {
 }
 
 impl SiglipTextConfig {
-    pub(super) fn layer_shape(&self) -> LayerShape {
+    pub(crate) fn layer_shape(&self) -> LayerShape {
         LayerShape {
             hidden_size: self.hidden_size,
             intermediate_size: self.intermediate_size,
@@ -161,7 +161,7 @@ impl ConfigFile for SiglipVisionConfig {
 }
 
 impl SiglipVisionConfig {
-    pub(super) fn layer_shape(&self) -> LayerShape {
+    pub(crate) fn layer_shape(&self) -> LayerShape {
         LayerShape {
             hidden_size: self.hidden_size,
             intermediate_size: self.intermediate_size,

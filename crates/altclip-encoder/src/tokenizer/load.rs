@@ -16,15 +16,15 @@ use super::xlm_roberta::XlmRobertaTokenizer;
 use super::{Tokenizer, bert, clip, gemma, nllb, siglip, xlm_roberta};
 use crate::{Error, Result};
 
-const SENTENCEPIECE_FILE: &str = "sentencepiece.bpe.model";
+pub(super) const SENTENCEPIECE_FILE: &str = "sentencepiece.bpe.model";
 /// SigLIP's name for it.
-const SIGLIP_FILE: &str = "spiece.model";
-const WORDPIECE_FILE: &str = "vocab.txt";
+pub(super) const SIGLIP_FILE: &str = "spiece.model";
+pub(super) const WORDPIECE_FILE: &str = "vocab.txt";
 /// Wukong's name for it.
 const WUKONG_FILE: &str = "vocab_zh.txt";
-const BPE_FILE: &str = "vocab.json";
-const MERGES_FILE: &str = "merges.txt";
-const TOKENIZER_JSON_FILE: &str = "tokenizer.json";
+pub(super) const BPE_FILE: &str = "vocab.json";
+pub(super) const MERGES_FILE: &str = "merges.txt";
+pub(super) const TOKENIZER_JSON_FILE: &str = "tokenizer.json";
 
 /// The largest file read, in bytes.
 const MOST_BYTES: u64 = 1 << 30;

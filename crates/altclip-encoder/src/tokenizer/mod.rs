@@ -9,6 +9,8 @@
 //! WordPiece, BPE and `tokenizer.json` need the feature `tokenizer-json`; SentencePiece does not.
 
 mod added;
+#[cfg(feature = "onnx")]
+mod as_json;
 mod bert;
 mod charsmap;
 mod clip;
@@ -38,6 +40,8 @@ use self::siglip::LEADING_SPACE;
 use self::special_tokens::Around;
 use crate::{Error, Result};
 
+#[cfg(feature = "onnx")]
+pub(crate) use self::as_json::TokenizerJson;
 pub use self::normalizer::Normalizer;
 pub use self::trie::{Node, Trie};
 

@@ -26,14 +26,17 @@ const BOS: &str = "<s>";
 const PAD: &str = "<pad>";
 const EOS: &str = "</s>";
 const UNK: &str = "<unk>";
-const MASK: &str = "<mask>";
+pub(super) const MASK: &str = "<mask>";
 
 /// fairseq's ids of the special tokens. The pieces follow, shifted by one from the file.
 const BOS_ID: u32 = 0;
 const PAD_ID: u32 = 1;
 const EOS_ID: u32 = 2;
-const UNK_ID: u32 = 3;
+pub(super) const UNK_ID: u32 = 3;
 const FAIRSEQ_OFFSET: u32 = 1;
+/// The special tokens that come before all pieces, by their ids.
+#[cfg(feature = "onnx")]
+pub(super) const SPECIAL_IDS: [(&str, u32); 4] = [(BOS, BOS_ID), (PAD, PAD_ID), (EOS, EOS_ID), (UNK, UNK_ID)];
 
 /// transformers' slow `XLMRobertaTokenizer`: a SentencePiece file's pieces with fairseq's ids.
 #[derive(Debug, Clone)]

@@ -98,7 +98,7 @@ impl XlmRobertaConfig {
         self.max_position_embeddings.saturating_sub(self.pad_token_id as usize).saturating_sub(1)
     }
 
-    pub(super) fn layer_shape(&self) -> LayerShape {
+    pub(crate) fn layer_shape(&self) -> LayerShape {
         LayerShape {
             hidden_size: self.hidden_size,
             intermediate_size: self.intermediate_size,

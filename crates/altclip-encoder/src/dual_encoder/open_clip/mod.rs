@@ -6,6 +6,8 @@
 //! image tower is CLIP's or SigLIP's.
 
 mod config;
+#[cfg(feature = "onnx")]
+mod onnx;
 mod text;
 mod timm;
 
@@ -17,6 +19,8 @@ use model_files::checkpoint::Checkpoint;
 use model_files::source::ModelSource;
 
 pub use self::config::OpenClipConfig;
+#[cfg(feature = "onnx")]
+pub(super) use self::onnx::onnx_towers;
 use self::text::TextTower;
 use super::family::OPEN_CLIP_CONFIG;
 use super::{DualEncoder, Properties, TextPadding, read_logit_scale};
