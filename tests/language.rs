@@ -127,7 +127,7 @@ fn short_help_fits_on_a_screen() -> TestResult {
 
 #[test]
 fn errors_are_chinese() -> TestResult {
-    let cases: [(&[&str], &str); 24] = [
+    let cases: [(&[&str], &str); 25] = [
         (&["generate", "猫", "--stps", "3"], "错误：没有选项“--stps”"),
         (&["generate"], "错误：缺少："),
         (&["draw", "猫"], "错误：没有子命令“draw”"),
@@ -152,6 +152,7 @@ fn errors_are_chinese() -> TestResult {
         (&["index", "search", "猫", "--database", "none.db"], "此处没有索引"),
         (&["index", "status", "--database", "text.txt"], "实为其他类型的文件"),
         (&["index", "add", "--database", "none.db"], "须给出文件夹"),
+        (&["convert", "none", ".", "--to", "onnx"], "已经存在，须为新目录"),
     ];
     for (arguments, expected) in cases {
         let output = run(CHINESE, arguments)?;

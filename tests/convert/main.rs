@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod onnx;
 mod quantized;
 
 use std::collections::HashMap;

@@ -1,5 +1,7 @@
 //! `altdiffusion convert`: converts a model to another layout or number type.
 
+mod onnx;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::ops::ControlFlow;
@@ -8,7 +10,7 @@ use std::path::{Path, PathBuf};
 use altdiffusion_pipeline::{Converted, ModelParts, OutputError, QuantizationProbe, convert_weights};
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use model_files::Target;
 use model_files::checkpoint::{Checkpoint, NumberType};
 use model_files::source::ModelSource;
@@ -41,6 +43,12 @@ impl Layout {
             _ => Self::Folders,
         }
     }
+}
+
+/// What other programs load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Form {
+    Onnx,
 }
 
 /// The most left-out tensors to name; the others are counted.
@@ -82,6 +90,15 @@ pub struct Convert {
     /// as q8_0, or else as f16.
     #[arg(long, value_name = "TYPE", value_parser = option_values::number_types(), hide_possible_values = true)]
     dtype: Option<NumberType>,
+
+    /// Write a dual encoder, such as AltCLIP, for other programs.
+    ///
+    /// onnx: OUTPUT is a new directory with a graph for texts and one for images, their tokenizer and how images are
+    /// prepared, as immich's machine-learning server loads them. Takes AltCLIP, CLIP, Chinese-CLIP, OpenCLIP with
+    /// XLM-R, SigLIP, and AltDiffusion with an image encoder. Weights are f32, or f16 with --dtype f16; the graphs
+    /// compute in f32, and vectors have length 1.
+    #[arg(long, value_name = "FORM")]
+    to: Option<Form>,
 
     /// Do not measure the UNet's quantization error.
     ///
@@ -138,10 +155,16 @@ Examples:
       altdiffusion generate 一只猫 --model m9-q8.gguf --config BAAI/AltDiffusion-m9
 
   A checkpoint of older tools in diffusers' layout:
-      altdiffusion convert model.ckpt my-model --config BAAI/AltDiffusion-m9";
+      altdiffusion convert model.ckpt my-model --config BAAI/AltDiffusion-m9
+
+  AltCLIP for a photo server that loads ONNX:
+      altdiffusion convert BAAI/AltCLIP altclip-onnx --to onnx";
 
 impl Convert {
     pub fn run(self) -> Result<()> {
+        if let Some(Form::Onnx) = self.to {
+            return self.write_onnx();
+        }
         let layout = Layout::of(&self.output);
         let source = Path::new(&self.source);
         self.check(layout, source)?;
