@@ -1,8 +1,7 @@
 //! Defines what two processes say first: rank 0 a nonce, and the other who it is, with a proof that it knows the
 //! run's secret.
 
-use super::secret::{MessageKey, Secret, TAG, is_tag, tag};
-use super::sockets::MessageKeys;
+use super::secret::{MessageKey, MessageKeys, Secret, TAG, is_tag, tag};
 use rand::RngExt;
 
 /// What both sides say first. The digit is the version of the protocol.

@@ -104,6 +104,13 @@ impl fmt::Debug for MessageKey {
     }
 }
 
+/// The keys of both directions of a connection.
+#[derive(Debug)]
+pub(super) struct MessageKeys {
+    pub(super) send: MessageKey,
+    pub(super) receive: MessageKey,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,8 +10,7 @@
 //! None is encrypted: gradients can be read on the way.
 
 use super::communicator::Communicator;
-use super::secret::{MessageKey, TAG};
-use super::waiting::{OTHER_SECRET, RANK_IS_TAKEN};
+use super::secret::{MessageKeys, TAG};
 use crate::error::{Error, Result};
 use candle_core::Tensor;
 use socket2::{SockRef, TcpKeepalive};
@@ -28,6 +27,10 @@ const PROBE_EVERY: Duration = Duration::from_secs(10);
 const REFUSAL_TIME: Duration = Duration::from_millis(100);
 /// Bytes before a message.
 const HEADER: usize = 16;
+
+/// Numbers in a refusal, beside the expected number of ranks.
+pub(super) const OTHER_SECRET: usize = usize::MAX;
+pub(super) const RANK_IS_TAKEN: usize = usize::MAX - 1;
 
 /// Ranks connected by TCP.
 #[derive(Debug)]
@@ -142,13 +145,6 @@ pub(super) enum MessageKind {
     Sum,
     /// This process is not let in; the number says why.
     Refused,
-}
-
-/// The keys of both directions of a connection.
-#[derive(Debug)]
-pub(super) struct MessageKeys {
-    pub(super) send: MessageKey,
-    pub(super) receive: MessageKey,
 }
 
 /// Another rank and its connection.

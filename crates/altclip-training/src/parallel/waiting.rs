@@ -2,7 +2,7 @@
 
 use super::greeting::{GREETING, Greeting, Nonce, Stranger, challenge, keys, new_nonce};
 use super::secret::Secret;
-use super::sockets::Peer;
+use super::sockets::{OTHER_SECRET, Peer};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -11,10 +11,6 @@ use std::time::{Duration, Instant};
 const GREETING_TIME: Duration = Duration::from_secs(5);
 /// The most connections that may be silent at a time; the oldest makes room.
 const MOST_WAITING: usize = 256;
-
-/// Numbers in a refusal, beside the expected number of ranks.
-pub(super) const OTHER_SECRET: usize = usize::MAX;
-pub(super) const RANK_IS_TAKEN: usize = usize::MAX - 1;
 
 /// A connection whose greeting has not arrived.
 struct Waiting {
