@@ -11,12 +11,14 @@ use model_files::source::ModelSource;
 use serde::Deserialize;
 
 use super::added::AddedToken;
-use super::nllb;
 use crate::Result;
 
 const CONFIG_FILE: &str = "tokenizer_config.json";
 const SPECIAL_TOKENS_FILE: &str = "special_tokens_map.json";
 const ADDED_TOKENS_FILE: &str = "added_tokens.json";
+
+/// The field of a `tokenizer_config.json` with the language, and the role of its token.
+pub(super) const LANGUAGE: &str = "src_lang";
 
 /// The content of the small files.
 #[derive(Debug, Clone, Default)]
@@ -255,7 +257,7 @@ impl Declared {
         ] {
             self.special.extend(token.map(|token| (role, token)));
         }
-        self.special.extend(file.src_lang.map(|language| (nllb::LANGUAGE, Special::Text(language))));
+        self.special.extend(file.src_lang.map(|language| (LANGUAGE, Special::Text(language))));
         self.more_special.extend(file.additional_special_tokens.into_iter().flatten());
         self.more_special.extend(match file.extra_special_tokens {
             Some(ExtraTokens::List(tokens)) => tokens,

@@ -1,5 +1,6 @@
 //! Describes NLLB's special tokens: a text's language before it.
 
+use super::declared::LANGUAGE;
 use super::special_tokens::SpecialTokens;
 
 /// Special tokens with transformers' names. The language is English unless the files name another.
@@ -10,7 +11,5 @@ pub(super) const SPECIAL_TOKENS: SpecialTokens = SpecialTokens {
     mask_takes_space: false,
 };
 
-/// The field of a `tokenizer_config.json` with the language.
-pub(super) const LANGUAGE: &str = "src_lang";
-/// The tokenizer's class there.
+/// The tokenizer's class in a `tokenizer_config.json`.
 pub(super) const CLASSES: [&str; 2] = ["NllbTokenizer", "NllbTokenizerFast"];
