@@ -7,7 +7,6 @@ use candle_nn::VarBuilder;
 use fused_ops::{LayerNorm, Linear};
 
 use super::weight_sizes::WeightSizes;
-use super::wukong::LAYER_NORM_EPS;
 
 /// `visual.token_learner`. Its convolutions have a kernel of 1 × 1 and no biases, so that they are linear layers.
 #[derive(Debug, Clone)]
@@ -22,7 +21,12 @@ impl TokenReduction {
     ///
     /// # Errors
     /// If a weight is missing or has another shape.
-    pub(super) fn new(sizes: WeightSizes, dim: usize, vb: VarBuilder) -> crate::Result<Self> {
+    pub(super) fn new(
+        sizes: WeightSizes,
+        dim: usize,
+        layer_norm_eps: f64,
+        vb: VarBuilder,
+    ) -> crate::Result<Self> {
         let size =
             |name: &str, dimension| sizes.of(&format!("visual.token_learner.{name}.weight"), dimension);
         let of_group = size("feat_conv", 1)?;
@@ -38,7 +42,7 @@ impl TokenReduction {
         };
         let last = weight("attention_maps.1", (tokens, dim, 1, 1))?.flatten_from(1)?;
         Ok(Self {
-            norm: LayerNorm::new(dim, LAYER_NORM_EPS, vb.pp("norm"))?,
+            norm: LayerNorm::new(dim, layer_norm_eps, vb.pp("norm"))?,
             attention_maps: [grouped("attention_maps.0")?, Linear::from_tensors(last, None)?],
             feat_conv: grouped("feat_conv")?,
         })

@@ -25,7 +25,7 @@ use crate::vision::{VisionConfig, VisionTransformer};
 /// Channels per head in both towers.
 const HEAD_WIDTH: usize = 64;
 /// MindSpore's default.
-pub(super) const LAYER_NORM_EPS: f64 = 1e-7;
+const LAYER_NORM_EPS: f64 = 1e-7;
 /// The factor of cosines if the file has none: the largest in CLIP's training.
 const DEFAULT_LOGIT_SCALE: f32 = 100.;
 const LOGIT_SCALE: &str = "loss.logit_scale";
@@ -75,7 +75,7 @@ impl Wukong {
         };
         let form = if checkpoint.contains("visual.token_learner.feat_conv.weight") {
             let vb = checkpoint.var_builder(dtype, device)?.pp("visual.token_learner");
-            Form::ReducedTokens(TokenReduction::new(sizes, dim, vb)?)
+            Form::ReducedTokens(TokenReduction::new(sizes, dim, LAYER_NORM_EPS, vb)?)
         } else if dim == text.hidden_size {
             Form::Global
         } else {
