@@ -17,31 +17,16 @@ use serde::Deserialize;
 
 use super::family::IMAGE_ENCODER;
 use super::image_encoder::SeparateImageTower;
+use super::sentence_modules::{MODULES, Module};
 use super::{DualEncoder, Properties, TextPadding};
 use crate::bert::{BertModel, DistilBertConfig, distilbert_name};
 use crate::error::{Error, Result};
 use crate::padding::mean_of_seen;
 use crate::vision::ClipVisionTower;
 
-pub(super) const MODULES: &str = "modules.json";
 const SENTENCE_CONFIG: &str = "sentence_bert_config.json";
 /// The modules of the text tower, in order.
 const EXPECTED: [&str; 3] = ["Transformer", "Pooling", "Dense"];
-
-/// An entry of `modules.json`.
-#[derive(Debug, Deserialize)]
-pub(super) struct Module {
-    pub path: String,
-    #[serde(rename = "type")]
-    class: String,
-}
-
-impl Module {
-    /// The class without its Python module, which differs between versions.
-    pub(super) fn class(&self) -> &str {
-        self.class.rsplit('.').next().unwrap_or_default()
-    }
-}
 
 /// `sentence_bert_config.json`.
 #[derive(Debug, Deserialize)]

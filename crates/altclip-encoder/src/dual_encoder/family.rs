@@ -6,7 +6,7 @@ use model_files::config::parse_json;
 use model_files::source::ModelSource;
 use serde::Deserialize;
 
-use super::distilbert_clip::{MODULES, Module};
+use super::sentence_modules::{MODULES, Module};
 use crate::error::{Error, Result};
 #[cfg(feature = "images")]
 use crate::image_processor::{CropTo, ImageProcessorConfig, ResizeTo};

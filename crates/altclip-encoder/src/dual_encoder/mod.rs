@@ -35,6 +35,7 @@ mod onnx;
 mod open_clip;
 mod r2d2;
 mod ranker;
+mod sentence_modules;
 mod siglip;
 mod taiyi_clip;
 mod token_reduction;
