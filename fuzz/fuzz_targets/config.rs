@@ -1,9 +1,9 @@
 //! Reads arbitrary bytes as every kind of configuration: within the limits, or an error of one line.
 #![no_main]
 
+use altclip_encoder::conditioner::TextEncoderConfig;
 use altclip_encoder::dual_encoder::{ChineseClipConfig, ClipConfig};
 use altclip_encoder::image_processor::ImageProcessorConfig;
-use altclip_encoder::text_encoder::TextEncoderConfig;
 use altdiffusion_pipeline::SchedulerConfig;
 use altdiffusion_pipeline::controlnet::ControlNetConfig;
 use altdiffusion_pipeline::unet::UNet2DConditionConfig;

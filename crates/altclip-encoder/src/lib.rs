@@ -106,7 +106,6 @@ pub mod open_clip_names;
 mod padding;
 pub mod prompt_encoder;
 pub mod siglip;
-pub mod text_encoder;
 pub mod tokenizer;
 mod transformers_fields;
 pub mod vision;
@@ -117,7 +116,7 @@ pub use candle_core;
 #[cfg(feature = "images")]
 pub use image;
 
-pub use conditioner::{Conditioner, ConditionerConfig};
+pub use conditioner::{Conditioner, ConditionerConfig, TextEncoder, TextEncoderConfig};
 pub use dual_encoder::{DualEncoder, Family};
 pub use embedder::{Embedder, RowOutcome};
 pub use error::{Error, Result};
@@ -125,5 +124,4 @@ pub use model_files::checkpoint::Checkpoint;
 pub use model_files::source::ModelSource;
 pub use model_files::{ErrorKind, checkpoint, config, source};
 pub use prompt_encoder::{EncodedPrompts, PromptEncoder};
-pub use text_encoder::{TextEncoder, TextEncoderConfig};
 pub use tokenizer::{PROMPT_TOKENS, Tokenizer};

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use altclip_encoder::altclip::AltClipConfig;
 use altclip_encoder::bert::BertConfig;
+use altclip_encoder::conditioner::TextEncoderConfig;
 use altclip_encoder::dual_encoder::{ChineseClipConfig, ClipConfig};
 use altclip_encoder::image_processor::{CropTo, ImageProcessorConfig, Resampling, ResizeTo};
-use altclip_encoder::text_encoder::TextEncoderConfig;
 use altclip_encoder::vision::VisionConfig;
 use model_files::config::{ConfigFile, FieldTable, parse_config};
 use model_files::source::FileData;

@@ -5,8 +5,7 @@ mod common;
 
 use std::fs;
 
-use altclip_encoder::conditioner::Conditioner;
-use altclip_encoder::text_encoder::{TextEncoder, TextEncoderConfig};
+use altclip_encoder::conditioner::{Conditioner, TextEncoder, TextEncoderConfig};
 use altclip_encoder::tokenizer::Tokenizer;
 use altclip_encoder::{ErrorKind, PROMPT_TOKENS, PromptEncoder};
 use candle_core::{DType, Device, Tensor};

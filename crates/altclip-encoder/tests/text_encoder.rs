@@ -2,8 +2,7 @@
 
 mod common;
 
-use altclip_encoder::conditioner::Conditioner;
-use altclip_encoder::text_encoder::{TextEncoder, TextEncoderConfig};
+use altclip_encoder::conditioner::{Conditioner, TextEncoder, TextEncoderConfig};
 use altclip_encoder::xlm_roberta::XlmRobertaModel;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};

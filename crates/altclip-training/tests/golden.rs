@@ -2,8 +2,7 @@
 //! norms, and for each weight the first gradient's norm and its inner product with the weight.
 
 use altclip_encoder::altclip::{AltClipConfig, AltClipTextTower};
-use altclip_encoder::conditioner::Conditioner;
-use altclip_encoder::text_encoder::{TextEncoder, TextEncoderConfig};
+use altclip_encoder::conditioner::{Conditioner, TextEncoder, TextEncoderConfig};
 use altclip_encoder::tokenizer::Encoding;
 use altclip_training::stages::contrastive::contrastive_gradients;
 use altclip_training::stages::denoising::{DenoisingLoss, NoiseSettings, NoisedLatents};

@@ -9,10 +9,9 @@ use serde::Deserialize;
 
 use super::{
     BertConditioner, BertConditionerConfig, ClipConditioner, ClipConditionerConfig, Conditioner,
-    ConditionerSpec,
+    ConditionerSpec, TextEncoder, TextEncoderConfig,
 };
 use crate::error::{Error, Result};
-use crate::text_encoder::{TextEncoder, TextEncoderConfig};
 
 /// What errors list.
 const SUPPORTED: &str = "RobertaSeriesModelWithTransformation (AltDiffusion), CLIPTextModel (Stable Diffusion) or \

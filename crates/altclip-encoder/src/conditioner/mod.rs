@@ -13,6 +13,7 @@
 //! Padding rows are equal only in XLM-R, where all have the same position. In CLIP and BERT each has its own, and in
 //! CLIP, which is causal, its own keys as well. So they cannot be merged, and a UNet attends to every one of them.
 
+mod alt_diffusion;
 mod bert;
 mod clip;
 mod config;
@@ -25,6 +26,7 @@ use candle_core::{Result, Tensor};
 
 use crate::Error;
 
+pub use self::alt_diffusion::{TextEncoder, TextEncoderConfig};
 pub use self::bert::{BertConditioner, BertConditionerConfig};
 pub use self::clip::{ClipConditioner, ClipConditionerConfig};
 pub use self::config::ConditionerConfig;
@@ -100,7 +102,7 @@ pub trait Conditioner: Debug + Send + Sync {
 }
 
 /// Checks that skipping `count` of `layers` layers leaves one.
-pub(crate) fn check_skipped(count: usize, layers: usize) -> std::result::Result<(), Error> {
+fn check_skipped(count: usize, layers: usize) -> std::result::Result<(), Error> {
     if count < layers {
         return Ok(());
     }

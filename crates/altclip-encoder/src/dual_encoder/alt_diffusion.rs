@@ -11,8 +11,8 @@ use model_files::source::ModelSource;
 use super::family::{IMAGE_ENCODER, TEXT_ENCODER};
 use super::{DualEncoder, Properties, TextPadding, read_logit_scale};
 use crate::altclip::{AltClipTextConfig, AltClipTextTower};
+use crate::conditioner::TextEncoderConfig;
 use crate::error::{Error, Result};
-use crate::text_encoder::TextEncoderConfig;
 use crate::vision::{ClipVisionTower, VisionConfig};
 
 /// AltCLIP's text tower and CLIP's image tower, each from its own folder.

@@ -4,7 +4,7 @@
 //! Stable Diffusion 1, heads of 64 channels in those of Stable Diffusion 2 and in text encoders, 32 groups, and latents
 //! scaled by 0.18215.
 
-use altclip_encoder::text_encoder::TextEncoderConfig;
+use altclip_encoder::conditioner::TextEncoderConfig;
 use altclip_encoder::xlm_roberta::XlmRobertaConfig;
 use model_files::checkpoint::Checkpoint;
 use serde_json::{Value, json};

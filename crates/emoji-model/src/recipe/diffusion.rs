@@ -9,7 +9,7 @@ use crate::export::{TrainedUnet, export_model, scheduler_config, text_encoder_co
 use crate::known::KnownConcepts;
 use crate::stages::autoencoder::{Autoencoder, scaled_latents};
 use crate::stages::dual_encoder::TrainedDualEncoder;
-use altclip_encoder::text_encoder::TextEncoder;
+use altclip_encoder::conditioner::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;
 use altclip_training::stages::ObjectiveFunctions;
 use altclip_training::stages::realign::{RealignStage, Realignment};

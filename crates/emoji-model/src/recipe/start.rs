@@ -6,7 +6,7 @@ use crate::stages::autoencoder::Autoencoder;
 use crate::stages::dual_encoder::TrainedDualEncoder;
 use crate::weights::read_weights;
 use altclip_encoder::altclip::AltClipTextConfig;
-use altclip_encoder::text_encoder::TextEncoderConfig;
+use altclip_encoder::conditioner::TextEncoderConfig;
 use altclip_encoder::tokenizer::Tokenizer;
 use altdiffusion_pipeline::unet::UNet2DConditionConfig;
 use candle_core::Tensor;

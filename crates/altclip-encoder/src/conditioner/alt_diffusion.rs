@@ -1,4 +1,4 @@
-//! Encodes tokens to hidden states for a UNet: the text tower of AltDiffusion.
+//! Conditions on XLM-R and a projection: AltDiffusion.
 //!
 //! diffusers' `RobertaSeriesModelWithTransformation`, in both of its forms.
 
@@ -11,8 +11,8 @@ use model_files::config::{ConfigFile, FieldTable, from_shared_fields};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
+use super::{CompactHiddenStates, Conditioner, ConditionerSpec, check_skipped};
 use crate::Error;
-use crate::conditioner::{CompactHiddenStates, Conditioner, ConditionerSpec, check_skipped};
 use crate::padding::CompactPrompts;
 use crate::transformers_fields;
 use crate::xlm_roberta::{XlmRobertaConfig, XlmRobertaModel};
@@ -90,7 +90,7 @@ impl Projection {
 }
 
 impl TextEncoderConfig {
-    pub(crate) fn spec(&self) -> ConditionerSpec {
+    pub(super) fn spec(&self) -> ConditionerSpec {
         ConditionerSpec {
             width: self.project_dim,
             embedding_width: self.encoder.hidden_size,
