@@ -14,8 +14,8 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 
 use crate::arrays::Numbers;
+use crate::controlnet::ControlNet;
 use crate::errors::{Failure, Result};
-use crate::pipeline::ControlNet;
 use crate::questions::{Answer, Answerer, AskedNoise, Asker, Message, connected};
 use crate::work::{next, started};
 

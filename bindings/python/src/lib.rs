@@ -5,6 +5,7 @@
 
 mod arrays;
 mod command;
+mod controlnet;
 mod embedder;
 mod errors;
 mod generate;
@@ -30,6 +31,6 @@ fn _altdiffusion(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<streams::ImageStream>()?;
     module.add_class::<text_encoder::TextEncoder>()?;
     module.add_class::<pipeline::Pipeline>()?;
-    module.add_class::<pipeline::ControlNet>()?;
+    module.add_class::<controlnet::ControlNet>()?;
     module.add_function(wrap_pyfunction!(command::run_command, module)?)
 }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use altclip_encoder::PromptEncoder;
-use altdiffusion_pipeline::controlnet::ControlNetModel;
 use altdiffusion_pipeline::{AltDiffusion, LoadOptions, Lora, TextualInversion};
 use candle_core::DType;
 use pyo3::prelude::*;
 
+use crate::controlnet::ControlNet;
 use crate::errors::Failure;
 use crate::generate::{Drawn, Inputs, generate};
 use crate::model::ModelOptions;
@@ -24,10 +24,6 @@ pub(crate) struct Pipeline {
     model: Arc<AltDiffusion>,
     dtype: DType,
 }
-
-/// A ControlNet for a model.
-#[pyclass(frozen)]
-pub(crate) struct ControlNet(pub(crate) Arc<ControlNetModel>);
 
 /// LoRAs and learned words, and how the model is kept.
 #[derive(Debug, FromPyObject)]
