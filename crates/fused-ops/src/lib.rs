@@ -65,6 +65,7 @@ pub use machine::{Bf16Support, Machine, bf16_support};
 pub use ops::activation::{gelu, gelu_tanh, quick_gelu, silu};
 pub use ops::adam_step::AdamStep;
 pub use ops::attention::{attention, causal_attention};
+pub use ops::attention_heads::AttentionHeads;
 pub use ops::blend::{blend, blend_square};
 pub use ops::conv2d::Conv2d;
 pub use ops::dot_products::{RowNumbers, dot_products};
@@ -83,8 +84,7 @@ pub use settings::{
     AttentionKernels, Bf16Arithmetic, ConvolutionKernels, FreedMemory, Instructions, Settings, SettingsError,
 };
 pub use shapes::{
-    Activation, AttentionHeads, BlockType, Conv2dOptions, Epilogue, LinearStep, Padding, Sequences,
-    Sinusoids, Stepped,
+    Activation, BlockType, Conv2dOptions, Epilogue, LinearStep, Padding, Sequences, Sinusoids, Stepped,
 };
 pub use tensors::compute_dtype::{compute_dtype, for_computing};
 

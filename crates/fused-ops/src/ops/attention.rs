@@ -1,9 +1,10 @@
 //! Computes scaled dot-product attention over interleaved heads.
 
+use super::attention_heads::AttentionHeads;
 use crate::cpu::attention as kernel;
 use crate::cpu::attention_gradient::{AttentionInputs, attention_gradients};
 use crate::cpu::bf16::{self, Engine};
-use crate::shapes::{AttentionHeads, Heads, Span};
+use crate::shapes::{Heads, Span};
 use crate::tensors::slices::{as_f32, gradient, on_cpu, slice, with_slices};
 use candle_core::{CpuStorage, CustomOp3, D, DType, Device, Layout, Result, Shape, Tensor};
 

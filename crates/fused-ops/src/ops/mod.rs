@@ -3,6 +3,7 @@
 pub(crate) mod activation;
 pub(crate) mod adam_step;
 pub(crate) mod attention;
+pub(crate) mod attention_heads;
 pub(crate) mod blend;
 pub(crate) mod conv2d;
 pub(crate) mod dot_products;

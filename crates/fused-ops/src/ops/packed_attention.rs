@@ -1,7 +1,8 @@
 //! Computes attention within concatenated sequences of mixed lengths, without padding.
 
 use super::attention::{attention_reference, on_rows};
-use crate::shapes::{AttentionHeads, Heads, Sequences, Span};
+use super::attention_heads::AttentionHeads;
+use crate::shapes::{Heads, Sequences, Span};
 use crate::tensors::slices::on_cpu;
 use candle_core::{Result, Tensor};
 

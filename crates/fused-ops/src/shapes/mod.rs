@@ -13,7 +13,6 @@ pub use activation::Activation;
 pub use block_type::BlockType;
 pub use conv2d::{Conv2dOptions, Padding};
 pub use epilogue::Epilogue;
-pub use heads::AttentionHeads;
 pub(crate) use heads::{Heads, Span};
 pub use linear_step::{LinearStep, Stepped};
 pub use sequences::Sequences;
