@@ -5,10 +5,11 @@ use axum::extract::{FromRequest, Multipart, Request, State as Extract};
 use axum::response::Response;
 use utoipa::ToSchema;
 
+use super::answer::{AnswerForm, ImageList};
 use super::draw_options::{DrawFields, size};
 use super::error::ErrorBody;
 use super::events::EventSchema;
-use super::images::{AnswerForm, ImageList, draw};
+use super::images::draw;
 use crate::body::{self, Room};
 use crate::image_data::GivenImage;
 use crate::problem::Problem;

@@ -13,8 +13,8 @@ use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
+use super::answer::{AnswerForm, ImageItem};
 use super::error::{error_body, now};
-use super::images::{AnswerForm, ImageItem};
 use crate::drawing::{DrawEvent, Drawing};
 
 /// How often an idle stream says that it lives, which also finds clients that have gone.

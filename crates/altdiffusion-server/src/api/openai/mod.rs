@@ -1,5 +1,6 @@
 //! Speaks OpenAI's interface.
 
+mod answer;
 pub(super) mod draw_options;
 pub(super) mod edits;
 pub(super) mod embeddings;
