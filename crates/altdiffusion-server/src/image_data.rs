@@ -9,10 +9,9 @@ use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use image::{DynamicImage, GrayImage, ImageReader, RgbImage};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::problem::Problem;
-use crate::state::{Shared, State};
 
 /// With or without padding, as clients write it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -22,6 +21,37 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// Bytes of a decoded pixel, at most: RGBA, and a copy in RGB.
 const PIXEL_BYTES: u64 = 7;
+
+/// Images that are decoded at a time: decoding is memory-hungry.
+const DECODING_AT_ONCE: usize = 2;
+
+/// The limits within which the images of all requests are decoded.
+pub(crate) struct ImageDecoding {
+    turns: Semaphore,
+    /// KiB that decoded images may still take.
+    room: Arc<Semaphore>,
+    max_pixels: u64,
+}
+
+impl ImageDecoding {
+    /// Images of up to `max_pixels` pixels, in `room` KiB.
+    pub(crate) fn new(room: Arc<Semaphore>, max_pixels: u64) -> Self {
+        Self { turns: Semaphore::new(DECODING_AT_ONCE), room, max_pixels }
+    }
+
+    fn room(&self, field: &str, pixels: u64) -> Result<ImageRoom, Problem> {
+        let most = self.max_pixels;
+        if pixels > most {
+            let problem = Problem::too_large(format!("{field}: {pixels} pixels, expected at most {most}"));
+            return Err(Problem { field: Some(field.to_owned()), ..problem });
+        }
+        let needed = u32::try_from((pixels * PIXEL_BYTES).div_ceil(1 << 10)).unwrap_or(u32::MAX);
+        Arc::clone(&self.room).try_acquire_many_owned(needed).map(ImageRoom).map_err(|_| {
+            let problem = "the images of the requests that wait fill the room for them";
+            Problem::busy(problem, Duration::from_secs(1))
+        })
+    }
+}
 
 /// A decoded image, and its share of the room for all of them.
 #[derive(Debug)]
@@ -39,30 +69,38 @@ impl GivenImage {
     ///
     /// # Errors
     /// If it is not base64, not an image, too large, or there is no room for it now.
-    pub(crate) async fn of_text(state: &Shared, field: &str, text: String) -> Result<Self, Problem> {
-        Self::decode(state, field, move |field| bytes(field, &text)).await
+    pub(crate) async fn of_text(
+        decoding: &Arc<ImageDecoding>,
+        field: &str,
+        text: String,
+    ) -> Result<Self, Problem> {
+        Self::decode(decoding, field, move |field| bytes(field, &text)).await
     }
 
     /// The image in a file's bytes.
     ///
     /// # Errors
     /// If it is not an image, too large, or there is no room for it now.
-    pub(crate) async fn of_file(state: &Shared, field: &str, bytes: Vec<u8>) -> Result<Self, Problem> {
-        Self::decode(state, field, move |_| Ok(bytes)).await
+    pub(crate) async fn of_file(
+        decoding: &Arc<ImageDecoding>,
+        field: &str,
+        bytes: Vec<u8>,
+    ) -> Result<Self, Problem> {
+        Self::decode(decoding, field, move |_| Ok(bytes)).await
     }
 
     /// Decodes on a thread for blocking work, a few at a time.
     async fn decode(
-        state: &Shared,
+        decoding: &Arc<ImageDecoding>,
         field: &str,
         bytes: impl FnOnce(&str) -> Result<Vec<u8>, Problem> + Send + 'static,
     ) -> Result<Self, Problem> {
-        let Ok(_turn) = state.decoding.acquire().await else { return Err(Problem::failed()) };
-        let (state, field) = (Arc::clone(state), field.to_owned());
+        let Ok(_turn) = decoding.turns.acquire().await else { return Err(Problem::failed()) };
+        let (decoding, field) = (Arc::clone(decoding), field.to_owned());
         let work = move || {
             let bytes = bytes(&field)?;
-            let max_pixels = state.options.limits.image_pixels;
-            let room = image_room(&state, &field, pixels(&bytes).unwrap_or(max_pixels))?;
+            let max_pixels = decoding.max_pixels;
+            let room = decoding.room(&field, pixels(&bytes).unwrap_or(max_pixels))?;
             let options = DecodeOptions { max_pixels, ..DecodeOptions::default() };
             let image = images::decode(&field, &bytes, options)
                 .map_err(|error| Problem { field: Some(field), ..Problem::invalid(error.to_string()) })?;
@@ -76,19 +114,6 @@ impl GivenImage {
 fn pixels(bytes: &[u8]) -> Option<u64> {
     let size = ImageReader::new(Cursor::new(bytes)).with_guessed_format().ok()?.into_dimensions();
     size.ok().map(|(width, height)| u64::from(width) * u64::from(height))
-}
-
-fn image_room(state: &State, field: &str, pixels: u64) -> Result<ImageRoom, Problem> {
-    let most = state.options.limits.image_pixels;
-    if pixels > most {
-        let problem = Problem::too_large(format!("{field}: {pixels} pixels, expected at most {most}"));
-        return Err(Problem { field: Some(field.to_owned()), ..problem });
-    }
-    let needed = u32::try_from((pixels * PIXEL_BYTES).div_ceil(1 << 10)).unwrap_or(u32::MAX);
-    Arc::clone(&state.image_room).try_acquire_many_owned(needed).map(ImageRoom).map_err(|_| {
-        let problem = "the images of the requests that wait fill the room for them";
-        Problem::busy(problem, Duration::from_secs(1))
-    })
 }
 
 /// The bytes of `text`: base64, or a data URI in base64.

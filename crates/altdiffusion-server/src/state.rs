@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use crate::drawing::{AdapterFolders, DrawingQueue};
 use crate::embedding::EmbeddingQueue;
 use crate::error::Result;
+use crate::image_data::ImageDecoding;
 use crate::indexes::ServedIndex;
 use crate::metrics::Metrics;
 use crate::models::Models;
@@ -20,9 +21,6 @@ use crate::prompt_states::PromptQueue;
 
 /// The header by which a request asks for less than the server's time limit, in seconds.
 const TIME_HEADER: &str = "x-request-timeout";
-
-/// Images that are decoded at a time: decoding is memory-hungry.
-const DECODING_AT_ONCE: usize = 2;
 
 /// What all requests share.
 pub(crate) struct State {
@@ -35,9 +33,7 @@ pub(crate) struct State {
     pub(crate) metrics: Arc<Metrics>,
     /// KiB that bodies may still take.
     pub(crate) body_room: Arc<Semaphore>,
-    /// KiB that decoded images may still take.
-    pub(crate) image_room: Arc<Semaphore>,
-    pub(crate) decoding: Semaphore,
+    pub(crate) decoding: Arc<ImageDecoding>,
     /// The model that stable-diffusion-webui's clients have chosen.
     pub(crate) webui_model: Mutex<Option<String>>,
     ending: AtomicBool,
@@ -79,8 +75,7 @@ impl State {
             indexes,
             metrics,
             body_room: room(limits.all_body_bytes),
-            image_room: room(limits.all_image_bytes),
-            decoding: Semaphore::new(DECODING_AT_ONCE),
+            decoding: Arc::new(ImageDecoding::new(room(limits.all_image_bytes), limits.image_pixels)),
             webui_model: Mutex::default(),
             ending: AtomicBool::new(false),
             options,

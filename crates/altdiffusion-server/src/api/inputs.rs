@@ -60,7 +60,7 @@ pub(crate) async fn given_images(
     let (mut images, mut rooms) = (Vec::with_capacity(texts.len()), Vec::new());
     for (index, text) in texts.into_iter().enumerate() {
         let GivenImage { image, room } =
-            GivenImage::of_text(state, &format!("{field}[{index}]"), text).await?;
+            GivenImage::of_text(&state.decoding, &format!("{field}[{index}]"), text).await?;
         images.push(image);
         rooms.push(room);
     }

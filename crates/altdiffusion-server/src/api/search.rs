@@ -122,7 +122,9 @@ pub(crate) async fn search(
             check_text(&state, "text", &text)?;
             Input::Text(text)
         }
-        (None, Some(image)) => Input::Image(Box::new(GivenImage::of_text(&state, "image", image).await?)),
+        (None, Some(image)) => {
+            Input::Image(Box::new(GivenImage::of_text(&state.decoding, "image", image).await?))
+        }
         _ => return Err(Problem::invalid("expected either a text or an image")),
     };
     let vector = queue.embed(vec![input], deadline).await?.values;

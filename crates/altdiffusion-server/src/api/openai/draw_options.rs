@@ -261,7 +261,7 @@ pub(crate) async fn controls(
             return Err(Problem::field(&format!("controls[{index}].model"), problem));
         }
         let name = format!("controls[{index}]");
-        let given = GivenImage::of_text(state, &format!("{name}.image"), field.image).await?;
+        let given = GivenImage::of_text(&state.decoding, &format!("{name}.image"), field.image).await?;
         controls.push(ControlImage {
             model: field.model,
             image: image_data::rgb(&given.image),

@@ -67,9 +67,9 @@ pub(crate) async fn edits(Extract(state): Extract<Shared>, request: Request) -> 
     let Some(image) = form.file(&["image", "image[]"]) else {
         return Err(Problem::field("image", "expected an image file"));
     };
-    let image = GivenImage::of_file(&state, "image", image.to_vec()).await?;
+    let image = GivenImage::of_file(&state.decoding, "image", image.to_vec()).await?;
     let mask = match form.file(&["mask"]) {
-        Some(mask) => Some(GivenImage::of_file(&state, "mask", mask.to_vec()).await?),
+        Some(mask) => Some(GivenImage::of_file(&state.decoding, "mask", mask.to_vec()).await?),
         None => None,
     };
     let fields = DrawFields {

@@ -199,5 +199,5 @@ fn text_input(state: &Shared, index: usize, text: String) -> Result<Input, Probl
 }
 
 async fn image_input(state: &Shared, index: usize, image: String) -> Result<Input, Problem> {
-    Ok(Input::Image(Box::new(GivenImage::of_text(state, &format!("input[{index}]"), image).await?)))
+    Ok(Input::Image(Box::new(GivenImage::of_text(&state.decoding, &format!("input[{index}]"), image).await?)))
 }

@@ -141,11 +141,11 @@ async fn fields(
     format: ImageFileFormat,
 ) -> Result<DrawFields, Problem> {
     let image = match request.image {
-        Some(image) => Some(GivenImage::of_text(state, "image", image).await?),
+        Some(image) => Some(GivenImage::of_text(&state.decoding, "image", image).await?),
         None => None,
     };
     let mask = match request.mask {
-        Some(mask) => Some(GivenImage::of_text(state, "mask", mask).await?),
+        Some(mask) => Some(GivenImage::of_text(&state.decoding, "mask", mask).await?),
         None => None,
     };
     Ok(DrawFields {

@@ -200,13 +200,15 @@ impl WebuiRequest {
         }
         let image = match self.init_images.as_deref() {
             None | Some([]) => None,
-            Some([image]) => Some(GivenImage::of_text(state, "init_images[0]", image.clone()).await?),
+            Some([image]) => {
+                Some(GivenImage::of_text(&state.decoding, "init_images[0]", image.clone()).await?)
+            }
             Some(images) => {
                 return Err(Problem::field("init_images", format!("{}, expected one", images.len())));
             }
         };
         let mask = match self.mask.as_deref().filter(|mask| !mask.is_empty()) {
-            Some(mask) => Some(GivenImage::of_text(state, "mask", mask.to_owned()).await?),
+            Some(mask) => Some(GivenImage::of_text(&state.decoding, "mask", mask.to_owned()).await?),
             None => None,
         };
         let size = match (self.width, self.height) {
@@ -411,7 +413,7 @@ impl WebuiRequest {
             let nested = unit.get("image").and_then(|image| image.get("image")).and_then(Value::as_str);
             let image = [text("image"), text("input_image"), nested.unwrap_or_default()];
             let image = image.into_iter().find(|image| !image.is_empty()).unwrap_or_default().to_owned();
-            let given = GivenImage::of_text(state, &field("image"), image).await?;
+            let given = GivenImage::of_text(&state.decoding, &field("image"), image).await?;
             let number = |name: &str, default: f64| unit.get(name).and_then(Value::as_f64).unwrap_or(default);
             controls.push(ControlImage {
                 model: name.to_owned(),
