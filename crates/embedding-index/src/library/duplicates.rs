@@ -6,11 +6,11 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use super::cells::{Cells, UNSORTED};
-use super::problem::{DatabaseProblem, at, problem_at};
+use super::problem::{at, problem_at};
 use super::rows::{content_at, places};
 use super::search::LibraryImage;
 use super::{ImageLibrary, LibraryHit};
-use crate::error::{Error, Result};
+use crate::error::{DatabaseProblem, Error, Result};
 
 /// Pairs that are compared at a time.
 const PAIRS: usize = 1 << 24;

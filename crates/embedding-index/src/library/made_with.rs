@@ -4,9 +4,8 @@ use altclip_encoder::embedder::Embedder;
 use altclip_encoder::images::Background;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::problem::DatabaseProblem;
 use super::stored_vector::Precision;
-use crate::error::Result;
+use crate::error::{DatabaseProblem, Result};
 use crate::job::{vector_of_text, vectors_of_model};
 use crate::vector::unit_vector;
 

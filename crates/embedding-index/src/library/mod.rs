@@ -39,10 +39,10 @@ pub use self::filter::LibraryFilter;
 pub use self::import::ImportSummary;
 pub use self::made_with::MadeWith;
 pub use self::plan::UpdatePlan;
-pub use self::problem::DatabaseProblem;
 pub use self::query::QueryPart;
 pub use self::search::{LibraryHit, LibraryImage, LibrarySearch};
 pub use self::stored_vector::Precision;
+pub use crate::error::DatabaseProblem;
 
 use self::problem::{at, problem_at};
 use self::schema::Access;

@@ -10,8 +10,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
-use super::problem::{DatabaseProblem, at, problem_at};
-use crate::error::Result;
+use super::problem::{at, problem_at};
+use crate::error::{DatabaseProblem, Result};
 
 /// Marks the databases of this program, in the header of the file.
 const APPLICATION: i32 = i32::from_be_bytes(*b"aDix");

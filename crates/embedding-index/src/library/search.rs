@@ -10,11 +10,11 @@ use rusqlite::types::Value;
 
 use super::cells::{Cells, UNSORTED};
 use super::filter::{DATE, LibraryFilter};
-use super::problem::{DatabaseProblem, at, problem_at};
+use super::problem::{at, problem_at};
 use super::rows::{content_at, place, places};
 use super::schema::{self, Access};
 use super::{ImageLibrary, MadeWith};
-use crate::error::Result;
+use crate::error::{DatabaseProblem, Result};
 
 /// An approximate search reads one in so many cells, and at least so many. Texts are far from all images, so that their
 /// nearest ones are spread over more cells than those of an image.

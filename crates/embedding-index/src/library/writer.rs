@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
-use super::problem::{DatabaseProblem, problem_at};
-use crate::error::{Error, Result};
+use super::problem::problem_at;
+use crate::error::{DatabaseProblem, Error, Result};
 
 /// A lock on a file beside the database. The database's own locks last for a transaction only, but a run plans by what it
 /// read before.

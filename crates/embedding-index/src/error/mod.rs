@@ -1,13 +1,16 @@
 //! Defines the errors of reading, embedding and searching, and classifies them.
 
+mod column_error;
+mod database_problem;
+
 use std::error::Error as StdError;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use model_files::ErrorKind;
 
-use crate::library::DatabaseProblem;
-use crate::readers::parquet_column::ColumnError;
+pub use self::column_error::ColumnError;
+pub use self::database_problem::DatabaseProblem;
 
 /// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
