@@ -3,7 +3,7 @@
 use std::path::{Component, Path};
 
 use anyhow::{Context, Result};
-use model_files::open_input;
+use model_files::{hex, open_input};
 use sha2::{Digest, Sha256};
 
 use altdiffusion_pipeline::image_metadata::ParameterFields;
@@ -32,10 +32,6 @@ pub fn digest(path: &Path) -> Result<String> {
     let mut file = open_input(path).with_context(|| path.display().to_string())?;
     std::io::copy(&mut file, &mut digest).with_context(|| path.display().to_string())?;
     Ok(hex(&digest.finalize()))
-}
-
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A file's name for an image's record: its path if given relative to the current directory, otherwise only its name,

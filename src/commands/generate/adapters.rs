@@ -5,10 +5,11 @@ use std::path::Path;
 use altdiffusion_pipeline::{LoadOptions, Lora, TextualInversion};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use model_files::hex;
 use model_files::source::FileData;
 use sha2::{Digest, Sha256};
 
-use crate::recorded::{hex, recorded_source};
+use crate::recorded::recorded_source;
 use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 /// The options that add LoRAs and learned words.

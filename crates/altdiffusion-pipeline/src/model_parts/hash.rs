@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use model_files::checkpoint::Checkpoint;
+use model_files::hex;
 use sha2::{Digest, Sha256};
 
 use crate::{Error, Result};
@@ -32,10 +33,6 @@ pub(super) fn of(weights: &[Checkpoint]) -> Result<String> {
     };
     hash.truncate(DIGITS);
     Ok(hash)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The hub's cache names large files by their SHA-256, and a model's files link there.

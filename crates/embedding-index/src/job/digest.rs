@@ -2,6 +2,7 @@
 
 use altclip_encoder::embedder::Embedder;
 use image::DynamicImage;
+use model_files::hex;
 use sha2::{Digest, Sha256};
 
 use crate::error::Result;
@@ -76,10 +77,6 @@ fn digest_of_numbers(numbers: &[f32]) -> String {
         digest.update(number.to_le_bytes());
     }
     hex(&digest.finalize())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

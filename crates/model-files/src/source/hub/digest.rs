@@ -7,6 +7,7 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::failure::Failure;
+use crate::hex::hex;
 
 /// A file's expected hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,10 +115,6 @@ fn git_hash(path: &Path) -> Result<String, Failure> {
 /// The SHA-256 of a text, used as a name.
 pub(super) fn name_of(text: &str) -> String {
     hex(&Sha256::digest(text))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
