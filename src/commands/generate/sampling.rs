@@ -109,7 +109,7 @@ impl Sampling {
     /// Records the sampler with web interfaces' names; `kind` is the one that runs.
     pub fn record_sampler(&self, kind: SchedulerKind, fields: &mut ParameterFields) {
         fields.add("Sampler", kind.sampler_name());
-        fields.add_some("Schedule type", self.spacing().map(|spacing| capitalized(spacing.name())));
+        fields.add_some("Schedule type", self.spacing().map(SigmaSpacing::recorded_name));
         // The model's own scheduler may have settings that its name does not include.
         fields.add_some("Scheduler", self.scheduler().is_none().then_some("of the model"));
     }
@@ -169,9 +169,4 @@ impl Sampling {
 
 fn list<T: ToString>(values: &[T]) -> String {
     values.iter().map(T::to_string).collect::<Vec<_>>().join(",")
-}
-
-fn capitalized(name: &str) -> String {
-    let mut letters = name.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }

@@ -41,6 +41,17 @@ impl SigmaSpacing {
         }
     }
 
+    /// The name in the records of web interfaces, their "Schedule type".
+    pub fn recorded_name(self) -> &'static str {
+        match self {
+            Self::Timesteps => "Timesteps",
+            Self::Karras => "Karras",
+            Self::Exponential => "Exponential",
+            Self::Beta => "Beta",
+            Self::Lu => "Lu",
+        }
+    }
+
     /// Checks that explicit timesteps can be used with this spacing.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Records how an image was drawn, with the fields and in the order of `altdiffusion generate`.
 
 use altdiffusion_pipeline::image_metadata::{GenerationParameters, ParameterFields};
+use altdiffusion_pipeline::schedulers::SigmaSpacing;
 use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, PromptReading, Steps};
 
 use super::request::{DrawRequest, NamedLora};
@@ -26,7 +27,7 @@ pub(super) fn record(
     }
     let kind = options.scheduler.map_or_else(|| pipeline.scheduler().kind(), Ok)?;
     fields.add("Sampler", kind.sampler_name());
-    fields.add_some("Schedule type", options.sigma_spacing.map(|spacing| capitalized(spacing.name())));
+    fields.add_some("Schedule type", options.sigma_spacing.map(SigmaSpacing::recorded_name));
     fields.add_some("Scheduler", options.scheduler.is_none().then_some("of the model"));
     fields.add("CFG scale", options.guidance.scale);
     fields.add("Seed", options.seed);
@@ -71,9 +72,4 @@ pub(super) fn record(
     fields.add("Version", format!("altdiffusion {}", env!("CARGO_PKG_VERSION")));
     let negative_prompt = options.negative_prompt.clone();
     Ok(GenerationParameters { prompt: options.prompts.join("\n"), negative_prompt, fields })
-}
-
-fn capitalized(name: &str) -> String {
-    let mut letters = name.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
