@@ -1,5 +1,7 @@
 //! Compares ten random combinations of features with diffusers.
 
+mod common;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -10,7 +12,7 @@ use altdiffusion_pipeline::{
 };
 use candle_core::{DType, Device, Tensor, safetensors};
 use candle_nn::VarBuilder;
-use image::{GrayImage, RgbImage};
+use common::{golden_image, golden_mask};
 use model_files::source::ModelSource;
 use serde::Deserialize;
 use test_support::{TestResult, golden, golden_json, golden_tensors, relative_error};
@@ -68,17 +70,6 @@ fn file(name: &str) -> String {
     golden("adapters").join(name).display().to_string()
 }
 
-/// The bytes of an image, with its width and height.
-fn bytes(given: &HashMap<String, Tensor>, name: &str) -> TestResult<(u32, u32, Vec<u8>)> {
-    let tensor = given.get(name).ok_or_else(|| format!("no {name}"))?;
-    Ok((tensor.dim(1)? as u32, tensor.dim(0)? as u32, tensor.flatten_all()?.to_vec1()?))
-}
-
-fn image(given: &HashMap<String, Tensor>, name: &str) -> TestResult<RgbImage> {
-    let (width, height, bytes) = bytes(given, name)?;
-    RgbImage::from_raw(width, height, bytes).ok_or_else(|| "an image of another size".into())
-}
-
 fn controlnet(repository: &str) -> TestResult<Arc<ControlNetModel>> {
     let folder = golden("controlnet").join(if repository.ends_with("m18") { "sd2" } else { "sd1" });
     let config = serde_json::from_slice(&std::fs::read(folder.join("config.json"))?)?;
@@ -125,15 +116,13 @@ impl Case {
             options = options.timestep_spacing(spacing.parse::<TimestepSpacing>().map_err(|_| "a spacing")?);
         }
         if let Some(strength) = self.strength {
-            options = options.image(image(given, "given")?).strength(strength);
+            options = options.image(golden_image(given, "given")?).strength(strength);
         }
         if self.kind == Kind::Part {
-            let (width, height, bytes) = bytes(given, "mask")?;
-            options =
-                options.mask(GrayImage::from_raw(width, height, bytes).ok_or("a mask of another size")?);
+            options = options.mask(golden_mask(given)?);
         }
         for control in &self.controls {
-            let net = Control::new(controlnet(&self.repository)?, image(given, "control.0")?);
+            let net = Control::new(controlnet(&self.repository)?, golden_image(given, "control.0")?);
             options = options.control(net.scale(control.scale).start(control.start).end(control.end));
         }
         Ok(options)

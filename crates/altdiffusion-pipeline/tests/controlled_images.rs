@@ -1,15 +1,17 @@
 //! Compares images drawn with ControlNets with diffusers' `StableDiffusionControlNetPipeline` and its relatives.
 
+mod common;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use altdiffusion_pipeline::controlnet::{ControlNetConfig, ControlNetModel};
 use altdiffusion_pipeline::schedulers::SchedulerKind;
-use altdiffusion_pipeline::{AltDiffusion, Control, GenerateOptions};
+use altdiffusion_pipeline::{Control, GenerateOptions};
 use candle_core::{DType, Device, Tensor, safetensors};
 use candle_nn::VarBuilder;
-use image::{GrayImage, RgbImage};
-use model_files::source::ModelSource;
+use common::{golden_image, golden_mask, load, load_inpainting};
+use image::RgbImage;
 use serde::Deserialize;
 use test_support::{TestResult, golden, golden_tensors, relative_error};
 
@@ -18,6 +20,9 @@ const TOLERANCE: f64 = 1e-4;
 
 /// The second of two ControlNets has the first one's weights times this.
 const SECOND: f64 = 0.75;
+
+/// The given images, and the expected latents.
+const GIVEN: &str = "controlnet/pipeline.safetensors";
 
 #[derive(Deserialize)]
 struct Case {
@@ -48,57 +53,6 @@ struct CaseControl {
     end: f64,
 }
 
-struct Given(HashMap<String, Tensor>);
-
-impl Given {
-    fn read() -> TestResult<Self> {
-        Ok(Self(golden_tensors("controlnet/pipeline.safetensors")))
-    }
-
-    fn bytes(&self, name: &str) -> TestResult<(u32, u32, Vec<u8>)> {
-        let tensor = self.0.get(name).ok_or_else(|| format!("no {name}"))?;
-        Ok((tensor.dim(1)? as u32, tensor.dim(0)? as u32, tensor.flatten_all()?.to_vec1()?))
-    }
-
-    fn image(&self, name: &str) -> TestResult<RgbImage> {
-        let (width, height, bytes) = self.bytes(name)?;
-        RgbImage::from_raw(width, height, bytes).ok_or_else(|| "an image of another size".into())
-    }
-
-    fn mask(&self) -> TestResult<GrayImage> {
-        let (width, height, bytes) = self.bytes("mask")?;
-        GrayImage::from_raw(width, height, bytes).ok_or_else(|| "a mask of another size".into())
-    }
-}
-
-fn load(repository: &str) -> TestResult<AltDiffusion> {
-    let source = ModelSource::directory(golden(repository));
-    Ok(AltDiffusion::from_source(&source, DType::F32, &Device::Cpu)?)
-}
-
-/// The model with an inpainting UNet.
-fn load_inpainting(repository: &str) -> TestResult<AltDiffusion> {
-    let directory = tempfile::tempdir()?;
-    for part in ["tokenizer", "text_encoder", "unet", "vae", "scheduler"] {
-        std::fs::create_dir(directory.path().join(part))?;
-        for file in std::fs::read_dir(golden(repository).join(part))? {
-            let file = file?;
-            std::fs::write(directory.path().join(part).join(file.file_name()), std::fs::read(file.path())?)?;
-        }
-    }
-    let config = directory.path().join("unet/config.json");
-    let fields = std::fs::read_to_string(&config)?.replace("\"in_channels\": 4", "\"in_channels\": 9");
-    std::fs::write(&config, fields)?;
-    let weights = directory.path().join("unet/diffusion_pytorch_model.safetensors");
-    let mut tensors = safetensors::load(&weights, &Device::Cpu)?;
-    let given = golden_tensors("given_pictures.safetensors");
-    let conv_in = given[&format!("{repository}.conv_in.weight")].clone();
-    tensors.insert("conv_in.weight".to_owned(), conv_in);
-    safetensors::save(&tensors, weights)?;
-    let source = ModelSource::directory(directory.path());
-    Ok(AltDiffusion::from_source(&source, DType::F32, &Device::Cpu)?)
-}
-
 fn net(repository: &str, factor: f64, pools: bool) -> TestResult<Arc<ControlNetModel>> {
     let folder = golden("controlnet").join(if repository.ends_with("m18") { "sd2" } else { "sd1" });
     let config = serde_json::from_slice(&std::fs::read(folder.join("config.json"))?)?;
@@ -114,7 +68,7 @@ fn net(repository: &str, factor: f64, pools: bool) -> TestResult<Arc<ControlNetM
 fn they_are_those_of_diffusers() -> TestResult {
     let cases = std::fs::read_to_string(golden("controlnet/pipeline.json"))?;
     let cases: Vec<Case> = serde_json::from_str(&cases)?;
-    let given = Given::read()?;
+    let given = golden_tensors(GIVEN);
     let (plain, m18) = (load("alt_diffusion")?, load("alt_diffusion_m18")?);
     let inpainting = load_inpainting("alt_diffusion")?;
     for case in &cases {
@@ -127,15 +81,15 @@ fn they_are_those_of_diffusers() -> TestResult {
             .guess_mode(case.guess_mode);
         for (place, (control, factor)) in case.controls.iter().zip([1.0, SECOND]).enumerate() {
             let net = net(&case.repository, factor, case.global_pool_conditions)?;
-            let image = given.image(&format!("control.{place}"))?;
+            let image = golden_image(&given, &format!("control.{place}"))?;
             let control = Control::new(net, image).scale(control.scale).start(control.start).end(control.end);
             options = options.control(control);
         }
         if let Some(strength) = case.strength {
-            options = options.image(given.image("given")?).strength(strength);
+            options = options.image(golden_image(&given, "given")?).strength(strength);
         }
         if case.mask {
-            options = options.mask(given.mask()?);
+            options = options.mask(golden_mask(&given)?);
         }
         if let Some(class_name) = &case.scheduler {
             options = options
@@ -147,7 +101,7 @@ fn they_are_those_of_diffusers() -> TestResult {
             _ => &m18,
         };
         let name = format!("{}.{}", case.repository, case.name);
-        let expected = &given.0[&format!("{name}.latents")];
+        let expected = &given[&format!("{name}.latents")];
         let error = relative_error(&pipeline.generate(&options)?.latents, expected);
         println!("{name}: {error:e}");
         assert!(error <= TOLERANCE, "{name}: {error}");
@@ -158,14 +112,15 @@ fn they_are_those_of_diffusers() -> TestResult {
 /// Several prompts with one image to follow draw what each draws alone, guided or not, in guess mode or not.
 #[test]
 fn prompts_that_go_together_do_not_change_each_other() -> TestResult {
-    let (pipeline, given, net) = (load("alt_diffusion")?, Given::read()?, net("alt_diffusion", 1.0, false)?);
+    let (pipeline, given, net) =
+        (load("alt_diffusion")?, golden_tensors(GIVEN), net("alt_diffusion", 1.0, false)?);
     let prompts = ["一只戴帽子的小狗", "a cat"];
     let noise = Tensor::randn(0f32, 1.0, (4, 4, 5, 7), &Device::Cpu)?;
     for guesses in [false, true] {
         let options = GenerateOptions::new("")
             .negative_prompt("blurry")
             .steps(3)
-            .control(Control::new(net.clone(), given.image("control.0")?))
+            .control(Control::new(net.clone(), golden_image(&given, "control.0")?))
             .guess_mode(guesses);
         let together = options.clone().prompts(prompts).images(2).initial_latents(noise.clone());
         let together = pipeline.generate(&together)?.latents;
@@ -181,11 +136,12 @@ fn prompts_that_go_together_do_not_change_each_other() -> TestResult {
 
 #[test]
 fn an_image_that_counts_nothing_changes_nothing() -> TestResult {
-    let (pipeline, given, net) = (load("alt_diffusion")?, Given::read()?, net("alt_diffusion", 1.0, false)?);
+    let (pipeline, given, net) =
+        (load("alt_diffusion")?, golden_tensors(GIVEN), net("alt_diffusion", 1.0, false)?);
     let options = GenerateOptions::new("a cat").steps(4).width(56).height(40);
     let draw = |options: &GenerateOptions| pipeline.generate(options).map(|generated| generated.latents);
     let control =
-        || Ok::<_, Box<dyn std::error::Error>>(Control::new(net.clone(), given.image("control.0")?));
+        || Ok::<_, Box<dyn std::error::Error>>(Control::new(net.clone(), golden_image(&given, "control.0")?));
     let plain = draw(&options)?;
     assert_eq!(relative_error(&draw(&options.clone().control(control()?.scale(0.0)))?, &plain), 0.0);
     // No step lies entirely within such a short interval.
@@ -197,9 +153,11 @@ fn an_image_that_counts_nothing_changes_nothing() -> TestResult {
 
 #[test]
 fn an_image_decides_the_size_where_nothing_else_does() -> TestResult {
-    let (pipeline, given, net) = (load("alt_diffusion")?, Given::read()?, net("alt_diffusion", 1.0, false)?);
+    let (pipeline, given, net) =
+        (load("alt_diffusion")?, golden_tensors(GIVEN), net("alt_diffusion", 1.0, false)?);
     let options = GenerateOptions::new("a cat").steps(1);
-    let generated = pipeline.generate(&options.control(Control::new(net, given.image("control.0")?)))?;
+    let generated =
+        pipeline.generate(&options.control(Control::new(net, golden_image(&given, "control.0")?)))?;
     assert_eq!(generated.images[0].dimensions(), (56, 40));
     Ok(())
 }

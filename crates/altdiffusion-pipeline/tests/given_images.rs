@@ -1,16 +1,15 @@
 //! Compares image-to-image and inpainting with diffusers' `AltDiffusionImg2ImgPipeline` and
 //! `StableDiffusionInpaintPipeline`.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+mod common;
 
+use altdiffusion_pipeline::GenerateOptions;
 use altdiffusion_pipeline::schedulers::SchedulerKind;
-use altdiffusion_pipeline::{AltDiffusion, GenerateOptions};
-use candle_core::{DType, Device, Tensor, safetensors};
+use candle_core::Tensor;
+use common::{golden_image, golden_mask, load, load_inpainting};
 use image::{GrayImage, RgbImage};
-use model_files::source::ModelSource;
 use serde::Deserialize;
-use test_support::{TestResult, golden, golden_json, golden_tensors, relative_error};
+use test_support::{TestResult, golden_json, golden_tensors, relative_error};
 
 /// The largest relative error ‖a − b‖/‖b‖ of the latents. The reference's own distance from f64 is up to 6e-5.
 const TOLERANCE: f64 = 1e-4;
@@ -33,60 +32,13 @@ struct Case {
     scheduler: Option<String>,
 }
 
-fn given(tensors: &HashMap<String, Tensor>) -> TestResult<(RgbImage, GrayImage)> {
-    let bytes = |name: &str| -> candle_core::Result<(u32, u32, Vec<u8>)> {
-        let tensor = &tensors[name];
-        Ok((tensor.dim(1)? as u32, tensor.dim(0)? as u32, tensor.flatten_all()?.to_vec1()?))
-    };
-    let ((width, height, image), (mask_width, mask_height, mask)) = (bytes("given")?, bytes("mask")?);
-    Ok((
-        RgbImage::from_raw(width, height, image).ok_or("an image of another size")?,
-        GrayImage::from_raw(mask_width, mask_height, mask).ok_or("a mask of another size")?,
-    ))
-}
-
-/// The model, optionally with other weights for the UNet's `conv_in`.
-fn load(
-    model: &str,
-    conv_in: Option<&Tensor>,
-    directory: &Path,
-) -> Result<AltDiffusion, Box<dyn std::error::Error>> {
-    let Some(conv_in) = conv_in else {
-        let source = ModelSource::directory(golden(model));
-        return Ok(AltDiffusion::from_source(&source, DType::F32, &Device::Cpu)?);
-    };
-    for part in ["tokenizer", "text_encoder", "unet", "vae", "scheduler"] {
-        std::fs::create_dir(directory.join(part))?;
-        for file in std::fs::read_dir(golden(model).join(part))? {
-            let file = file?;
-            std::fs::copy(file.path(), directory.join(part).join(file.file_name()))?;
-        }
-    }
-    let config = directory.join("unet/config.json");
-    let mut fields: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&config)?)?;
-    fields["in_channels"] = 9.into();
-    std::fs::write(&config, fields.to_string())?;
-    let files: Vec<PathBuf> = std::fs::read_dir(directory.join("unet"))?
-        .map(|file| Ok(file?.path()))
-        .collect::<std::io::Result<_>>()?;
-    let weights =
-        files.iter().find(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
-    let weights = weights.ok_or("expected the golden UNet as safetensors")?;
-    let mut tensors = safetensors::load(weights, &Device::Cpu)?;
-    tensors.insert("conv_in.weight".to_owned(), conv_in.clone());
-    safetensors::save(&tensors, weights)?;
-    Ok(AltDiffusion::from_source(&ModelSource::directory(directory), DType::F32, &Device::Cpu)?)
-}
-
 #[test]
 fn they_are_those_of_diffusers() -> TestResult {
     let cases: Vec<Case> = golden_json("given_pictures.json");
     let tensors = golden_tensors("given_pictures.safetensors");
-    let (image, mask) = given(&tensors)?;
+    let (image, mask) = (golden_image(&tensors, "given")?, golden_mask(&tensors)?);
     for model in MODELS {
-        let directory = tempfile::tempdir()?;
-        let plain = load(model, None, directory.path())?;
-        let inpainting = load(model, tensors.get(&format!("{model}.conv_in.weight")), directory.path())?;
+        let (plain, inpainting) = (load(model)?, load_inpainting(model)?);
         for case in &cases {
             let mut options = GenerateOptions::new(&case.prompt)
                 .negative_prompt(&case.negative_prompt)
@@ -116,8 +68,8 @@ fn they_are_those_of_diffusers() -> TestResult {
 
 #[test]
 fn what_is_not_masked_stays() -> TestResult {
-    let (image, _) = given(&golden_tensors("given_pictures.safetensors"))?;
-    let pipeline = load(MODELS[0], None, Path::new(""))?;
+    let image = golden_image(&golden_tensors("given_pictures.safetensors"), "given")?;
+    let pipeline = load(MODELS[0])?;
     let mask = GrayImage::from_fn(image.width(), image.height(), |x, _| {
         image::Luma([if x < image.width() / 2 { 255 } else { 0 }])
     });
@@ -137,12 +89,9 @@ fn what_is_not_masked_stays() -> TestResult {
 
 #[test]
 fn what_does_not_fit_together_is_named() -> TestResult {
-    let (image, mask) = given(&golden_tensors("given_pictures.safetensors"))?;
     let tensors = golden_tensors("given_pictures.safetensors");
-    let plain = load(MODELS[0], None, Path::new(""))?;
-    let directory = tempfile::tempdir()?;
-    let inpainting =
-        load(MODELS[0], tensors.get(&format!("{}.conv_in.weight", MODELS[0])), directory.path())?;
+    let (image, mask) = (golden_image(&tensors, "given")?, golden_mask(&tensors)?);
+    let (plain, inpainting) = (load(MODELS[0])?, load_inpainting(MODELS[0])?);
     let options = || GenerateOptions::new("a cat").steps(4);
     for (pipeline, options, parts) in [
         (&plain, options().mask(mask.clone()), ["mask", "expected an image"]),

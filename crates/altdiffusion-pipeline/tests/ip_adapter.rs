@@ -1,5 +1,7 @@
 //! Compares image prompts with diffusers' IP-Adapter.
 
+mod common;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +11,7 @@ use altdiffusion_pipeline::ip_adapter::{ImageEncoder, ImageFeatures, ImagePrompt
 use altdiffusion_pipeline::schedulers::SchedulerKind;
 use altdiffusion_pipeline::{AltDiffusion, Control, Error, GenerateOptions};
 use candle_core::{DType, Device, Tensor, safetensors};
+use common::{golden_image, load};
 use image::RgbImage;
 use model_files::source::ModelSource;
 use serde::Deserialize;
@@ -37,11 +40,6 @@ struct Case {
     scheduler: Option<String>,
 }
 
-fn load(repository: &str) -> TestResult<AltDiffusion> {
-    let source = ModelSource::directory(golden(repository));
-    Ok(AltDiffusion::from_source(&source, DType::F32, &Device::Cpu)?)
-}
-
 fn adapter(name: &str, pipeline: &AltDiffusion) -> altdiffusion_pipeline::Result<Arc<IpAdapter>> {
     let path = golden("ip_adapter").join(name);
     Ok(Arc::new(IpAdapter::from_file(&path, &*pipeline.unet()?, DType::F32, &Device::Cpu)?))
@@ -50,13 +48,6 @@ fn adapter(name: &str, pipeline: &AltDiffusion) -> altdiffusion_pipeline::Result
 fn encoder() -> TestResult<Arc<ImageEncoder>> {
     let source = ModelSource::directory(golden("ip_adapter"));
     Ok(Arc::new(ImageEncoder::from_source(&source, "image_encoder", DType::F32, &Device::Cpu)?))
-}
-
-fn image(given: &HashMap<String, Tensor>, name: &str) -> TestResult<RgbImage> {
-    let tensor = given.get(name).ok_or_else(|| format!("no {name}"))?;
-    let (width, height) = (tensor.dim(1)? as u32, tensor.dim(0)? as u32);
-    let bytes = tensor.flatten_all()?.to_vec1()?;
-    RgbImage::from_raw(width, height, bytes).ok_or_else(|| "an image of another size".into())
 }
 
 #[test]
@@ -73,7 +64,7 @@ fn they_are_those_of_diffusers() -> TestResult {
             _ => (&m18, "m18.safetensors"),
         };
         let images = (0..case.images)
-            .map(|place| image(&given, &format!("prompt.{place}")))
+            .map(|place| golden_image(&given, &format!("prompt.{place}")))
             .collect::<TestResult<Vec<_>>>()?;
         let prompt = ImagePrompt::new(adapter(file, pipeline)?, encoder.clone(), images).scale(case.scale);
         let mut options = GenerateOptions::new(&case.prompt)
@@ -86,7 +77,7 @@ fn they_are_those_of_diffusers() -> TestResult {
             .height(40)
             .image_prompt(prompt);
         if case.control {
-            options = options.control(Control::new(net.clone(), image(&given, "control")?));
+            options = options.control(Control::new(net.clone(), golden_image(&given, "control")?));
         }
         if let Some(class_name) = &case.scheduler {
             options = options
@@ -128,7 +119,7 @@ fn several_adapters_add_up() -> TestResult {
     let (pipeline, encoder) = (load("alt_diffusion")?, encoder()?);
     let (plain, plus) = (adapter("plain.bin", &pipeline)?, adapter("plus.safetensors", &pipeline)?);
     let prompt = |adapter: &Arc<IpAdapter>, scale| {
-        let images = [image(&given, "prompt.0")?];
+        let images = [golden_image(&given, "prompt.0")?];
         Ok::<_, Box<dyn std::error::Error>>(
             ImagePrompt::new(adapter.clone(), encoder.clone(), images).scale(scale),
         )

@@ -1,15 +1,17 @@
 //! Compares the whole pipeline with diffusers' `AltDiffusionPipeline`, on two tiny models in the published layout.
 
+mod common;
+
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use altdiffusion_pipeline::random::{BatchPosition, Noise, Rng, Seeds, TorchCpu};
 use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
-use altdiffusion_pipeline::{AltDiffusion, Error, GenerateOptions, PromptReading, TextStates};
-use candle_core::{DType, Device, Tensor};
-use model_files::source::ModelSource;
+use altdiffusion_pipeline::{Error, GenerateOptions, PromptReading, TextStates};
+use candle_core::{Device, Tensor};
+use common::load;
 use serde::Deserialize;
-use test_support::{TestResult, golden, golden_json, golden_tensors, relative_error};
+use test_support::{TestResult, golden_json, golden_tensors, relative_error};
 
 /// The largest relative error ‖a − b‖/‖b‖ of the latents and of the image.
 const TOLERANCE: f64 = 1e-4;
@@ -68,10 +70,6 @@ impl Case {
         }
         Ok(options)
     }
-}
-
-fn load(model: &str) -> altdiffusion_pipeline::Result<AltDiffusion> {
-    AltDiffusion::from_source(&ModelSource::directory(golden(model)), DType::F32, &Device::Cpu)
 }
 
 fn message<T>(result: altdiffusion_pipeline::Result<T>) -> String {

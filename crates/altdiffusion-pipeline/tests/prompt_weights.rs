@@ -1,15 +1,17 @@
 //! Compares weighted and long prompts with an implementation in Python over the reference's text encoder.
 
+mod common;
+
 use std::collections::HashMap;
 
 use altdiffusion_pipeline::schedulers::SchedulerKind;
 use altdiffusion_pipeline::{
     AltDiffusion, GenerateOptions, PROMPT_TOKENS, PromptReading, PromptSegment, TextStates, parse_prompt,
 };
-use candle_core::{DType, Device, Tensor};
-use model_files::source::ModelSource;
+use candle_core::{Device, Tensor};
+use common::load;
 use serde::Deserialize;
-use test_support::{TestResult, golden, golden_json, golden_tensors, relative_error};
+use test_support::{TestResult, golden_json, golden_tensors, relative_error};
 
 /// The largest relative error ‖a − b‖/‖b‖ of hidden states and latents. The text encoder's own is 1e-6, and restoring
 /// a mean that is a hundredth of the values can multiply it by a hundred.
@@ -34,10 +36,6 @@ struct Parsed {
 
 fn cases() -> (Golden, HashMap<String, Tensor>) {
     (golden_json("prompt_weights.json"), golden_tensors("prompt_weights.safetensors"))
-}
-
-fn load(model: &str) -> altdiffusion_pipeline::Result<AltDiffusion> {
-    AltDiffusion::from_source(&ModelSource::directory(golden(model)), DType::F32, &Device::Cpu)
 }
 
 fn states(
