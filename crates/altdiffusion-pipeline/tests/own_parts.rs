@@ -15,7 +15,7 @@ use altdiffusion_pipeline::{
 };
 use candle_core::{DType, Device, Tensor};
 use image::{GrayImage, Luma, Rgb, RgbImage};
-use test_support::{TestResult, golden};
+use test_support::{TestResult, error_message, golden};
 
 /// This crate's UNet, disguised as a foreign denoiser.
 struct Foreign {
@@ -66,10 +66,6 @@ fn options() -> GenerateOptions {
 
 fn values(tensor: &Tensor) -> Result<Vec<f32>> {
     Ok(tensor.flatten_all()?.to_vec1()?)
-}
-
-fn message<T>(result: Result<T>) -> String {
-    result.err().map(|error| error.to_string()).unwrap_or_default()
 }
 
 #[test]
@@ -133,17 +129,17 @@ fn parts_that_do_not_fit_are_named() -> TestResult {
         (DenoiserSpec::new(4).in_channels(6), "input channels of the denoiser: 6"),
         (DenoiserSpec::new(4).context_width(7), "but the denoiser takes 7"),
     ] {
-        let message = message(with_foreign(&own, |_| spec));
+        let message = error_message(with_foreign(&own, |_| spec));
         assert!(message.contains(problem), "{message}");
     }
     // Without a sample size it needs one in the options; without a text encoder, hidden states.
     let plain = with_foreign(&own, |_| DenoiserSpec::new(4))?;
-    assert!(message(plain.generate(&GenerateOptions::new("a cat"))).starts_with("size: not given"));
+    assert!(error_message(plain.generate(&GenerateOptions::new("a cat"))).starts_with("size: not given"));
     let unet = own.unet()?.into_owned();
     let silent =
         Components::new(unet, own.vae()?.into_owned(), &Device::Cpu).scheduler(own.scheduler().clone());
     let silent = AltDiffusion::from_parts(silent)?;
-    assert!(message(silent.generate(&options())).contains("prompt_states"));
+    assert!(error_message(silent.generate(&options())).contains("prompt_states"));
     let states = own.encode_texts(PromptReading::Plain, &["a cat"])?;
     let nothing = own.encode_texts(PromptReading::Plain, &[""])?;
     let found = silent.generate(&options().prompt_states(states).negative_states(nothing))?;
@@ -175,7 +171,7 @@ fn schedulers_may_be_the_callers() -> TestResult {
         (of_run.clone().sigma_spacing(SigmaSpacing::Karras), "sigma spacing: "),
         (of_run.eta(0.5), "eta: "),
     ] {
-        let message = message(own.generate(&options));
+        let message = error_message(own.generate(&options));
         assert!(message.starts_with(option), "{message}");
     }
     Ok(())
@@ -191,7 +187,7 @@ fn noise_may_be_the_callers() -> TestResult {
     assert_eq!(values(&own.generate(&options().noise_factory(factory.clone()))?.latents)?, expected);
 
     let one = options().noise_factory(factory).batch_position(BatchPosition { index: 0, images: 2 });
-    let message = message(own.generate(&one));
+    let message = error_message(own.generate(&one));
     assert!(message.starts_with("batch position: "), "{message}");
     Ok(())
 }
@@ -297,7 +293,7 @@ fn a_prediction_of_another_shape_is_an_error() -> TestResult {
     }
 
     let own = pipeline()?;
-    let message = message(AltDiffusion::from_parts(components(&own, Halved)?)?.generate(&options()));
+    let message = error_message(AltDiffusion::from_parts(components(&own, Halved)?)?.generate(&options()));
     assert!(message.starts_with("prediction has shape"), "{message}");
     Ok(())
 }

@@ -11,7 +11,7 @@ use altdiffusion_pipeline::{Error, GenerateOptions, PromptReading, TextStates};
 use candle_core::{Device, Tensor};
 use common::load;
 use serde::Deserialize;
-use test_support::{TestResult, golden_json, golden_tensors, relative_error};
+use test_support::{TestResult, error_message, golden_json, golden_tensors, relative_error};
 
 /// The largest relative error ‖a − b‖/‖b‖ of the latents and of the image.
 const TOLERANCE: f64 = 1e-4;
@@ -70,10 +70,6 @@ impl Case {
         }
         Ok(options)
     }
-}
-
-fn message<T>(result: altdiffusion_pipeline::Result<T>) -> String {
-    result.err().map(|error| error.to_string()).unwrap_or_default()
 }
 
 #[test]
@@ -246,7 +242,7 @@ fn options_that_cannot_be_met_are_named() -> TestResult {
         ),
         (options().initial_latents(latents(f32::NAN, &[1, 4, 8, 8])?), ["initial latents", "not", "finite"]),
     ] {
-        let message = message(pipeline.generate(&options));
+        let message = error_message(pipeline.generate(&options));
         for part in parts {
             assert!(message.contains(part), "expected {part:?} in {message:?}");
         }
@@ -289,8 +285,8 @@ fn prompts_may_be_several_and_encoded_before() -> TestResult {
         assert!(relative_error(&expanded, &expected) < 1e-4, "{prompt}");
     }
     let none = options.clone().prompts(Vec::<String>::new());
-    assert!(message(pipeline.generate(&none)).starts_with("prompts: none given"));
+    assert!(error_message(pipeline.generate(&none)).starts_with("prompts: none given"));
     let three = options.prompts(prompts).negative_states(encode(&["a", "b", "c"])?);
-    assert!(message(pipeline.generate(&three)).contains("(1 or 2, tokens, width)"));
+    assert!(error_message(pipeline.generate(&three)).contains("(1 or 2, tokens, width)"));
     Ok(())
 }

@@ -5,6 +5,7 @@
 #![warn(missing_docs, unreachable_pub)]
 
 mod comparison;
+mod errors;
 mod files;
 mod random;
 
@@ -12,6 +13,7 @@ pub use comparison::{
     MODULE_TOLERANCE, assert_close, assert_each_close, largest_difference, relative_error,
     relative_error_above,
 };
+pub use errors::error_message;
 pub use files::{copy_directory, golden, golden_json, golden_tensors, var_builder};
 pub use random::{Random, normal};
 
