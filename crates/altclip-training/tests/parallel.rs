@@ -1,15 +1,16 @@
 //! Runs ranks in threads that communicate over sockets: their results, and how they end when one of them does.
 
+mod common;
+
 use altclip_training::parallel::{Alone, Communicator, Rendezvous, Secret, Sockets};
 use altclip_training::{
-    Batch, Error, Gradients, Metrics, Objective, Observer, Optimizer, OptimizerConfig, Parameters, Result,
-    Schedule, TrainingRun,
+    Batch, Error, Gradients, Objective, Optimizer, OptimizerConfig, Parameters, Result, TrainingRun,
 };
 use candle_core::{Device, Tensor, Var};
+use common::{State, Watch, line_gradients, state};
 use fused_ops::Linear;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -308,37 +309,7 @@ fn ranks_and_accumulation_differ_by_the_rounding_of_sums() -> Result<()> {
 }
 
 fn config(accumulate: usize) -> OptimizerConfig {
-    OptimizerConfig {
-        steps: 8,
-        learning_rate: 1e-2,
-        warmup_steps: 3,
-        schedule: Schedule::Cosine,
-        weight_decay: 0.1,
-        beta1: 0.9,
-        beta2: 0.99,
-        max_grad_norm: 0.5,
-        ema_decay: 0.9,
-        accumulate,
-    }
-}
-
-/// Collects losses, and stops the run after a number of steps.
-#[derive(Default)]
-struct Watch {
-    losses: Vec<f64>,
-    ends_after: Option<usize>,
-}
-
-impl Observer for Watch {
-    fn step(&mut self, _: &str, metrics: &Metrics, _: usize) {
-        self.losses.push(metrics.loss);
-    }
-
-    fn note(&mut self, _: &str, _: &str) {}
-
-    fn is_over(&mut self) -> bool {
-        self.ends_after.is_some_and(|steps| self.losses.len() >= steps)
-    }
+    common::config(8, accumulate)
 }
 
 /// Fits a linear layer to a noisy line, and records the numbers of its batches.
@@ -350,16 +321,13 @@ struct Line {
 impl Objective for Line {
     fn gradients(&self, batch: &mut Batch) -> Result<Gradients> {
         self.numbers.lock().unwrap().push(batch.number);
-        let x: Vec<f32> = (0..20).map(|_| batch.rng.random_range(-1f32..1.)).collect();
-        let x = Tensor::from_vec(x, (5, 4), &Device::Cpu)?;
-        let target = x.sum_keepdim(1)?.broadcast_as((5, 3))?;
-        Gradients::of(&(self.layer.forward(&x)? - target)?.sqr()?.mean_all()?)
+        line_gradients(&self.layer, batch)
     }
 }
 
 /// The state of a rank after a run.
 struct Trained {
-    state: BTreeMap<String, Vec<f32>>,
+    state: State,
     losses: Vec<f64>,
     numbers: Vec<usize>,
     error: Option<Error>,
@@ -379,9 +347,7 @@ fn train(
     let mut watch = Watch { ends_after, ..Watch::default() };
     let line = Line { layer, numbers: Mutex::default() };
     let error = TrainingRun::among(all, folder, 7)?.train(&mut optimizer, &mut watch, &line).err();
-    let state = optimizer.state().into_iter();
-    let state = state.map(|(name, tensor)| Ok((name, tensor.flatten_all()?.to_vec1::<f32>()?)));
-    let state = state.collect::<candle_core::Result<_>>()?;
+    let state = state(&optimizer)?;
     Ok(Trained { state, losses: watch.losses, numbers: line.numbers.into_inner().unwrap(), error })
 }
 

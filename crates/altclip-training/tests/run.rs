@@ -1,56 +1,21 @@
 //! Tests runs, optimizers and parameters through the public interface.
 
+mod common;
+
 use altclip_training::{
-    Batch, Error, Gradients, Metrics, Objective, Observer, Optimizer, OptimizerConfig, Parameters, Result,
-    Schedule, TrainingRun,
+    Batch, Error, Gradients, Objective, Optimizer, OptimizerConfig, Parameters, Result, Schedule, TrainingRun,
 };
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
+use common::{State, Watch, line_gradients, state};
 use fused_ops::Linear;
-use rand::RngExt;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// An optimizer's tensors by name.
-type State = BTreeMap<String, Vec<f32>>;
-
-/// Collects reports, and stops the run after a number of steps.
-#[derive(Default)]
-struct Watch {
-    losses: Vec<f64>,
-    notes: Vec<String>,
-    ends_after: Option<usize>,
-}
-
-impl Observer for Watch {
-    fn step(&mut self, _: &str, metrics: &Metrics, _: usize) {
-        self.losses.push(metrics.loss);
-    }
-
-    fn note(&mut self, _: &str, text: &str) {
-        self.notes.push(text.to_owned());
-    }
-
-    fn is_over(&mut self) -> bool {
-        self.ends_after.is_some_and(|steps| self.losses.len() >= steps)
-    }
-}
-
 fn config(steps: usize) -> OptimizerConfig {
-    OptimizerConfig {
-        steps,
-        learning_rate: 1e-2,
-        warmup_steps: 3,
-        schedule: Schedule::Cosine,
-        weight_decay: 0.1,
-        beta1: 0.9,
-        beta2: 0.99,
-        max_grad_norm: 0.5,
-        ema_decay: 0.9,
-        accumulate: 1,
-    }
+    common::config(steps, 1)
 }
 
 /// Fits a linear layer to a noisy line, and fails at a batch, as if the process were killed there.
@@ -64,10 +29,7 @@ impl Objective for Line {
         if batch.number >= self.killed_at {
             return Err(Error::Setting("killed".to_owned()));
         }
-        let x: Vec<f32> = (0..20).map(|_| batch.rng.random_range(-1f32..1.)).collect();
-        let x = Tensor::from_vec(x, (5, 4), &Device::Cpu)?;
-        let target = x.sum_keepdim(1)?.broadcast_as((5, 3))?;
-        Gradients::of(&(self.layer.forward(&x)? - target)?.sqr()?.mean_all()?)
+        line_gradients(&self.layer, batch)
     }
 }
 
@@ -92,9 +54,7 @@ fn train_watched(
         Err(Error::Setting(text)) if text == "killed" => {}
         other => drop(other?),
     }
-    let state = optimizer.state().into_iter();
-    let state = state.map(|(name, tensor)| Ok((name, tensor.flatten_all()?.to_vec1::<f32>()?)));
-    Ok(state.collect::<candle_core::Result<_>>()?)
+    state(&optimizer)
 }
 
 fn checkpoints(folder: &Path) -> Vec<PathBuf> {
