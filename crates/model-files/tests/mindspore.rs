@@ -1,6 +1,9 @@
 //! Reads checkpoints that MindSpore wrote, and damaged ones.
 
+mod common;
+
 use candle_core::{DType, Device};
+use common::values;
 use model_files::checkpoint::Checkpoint;
 use model_files::source::FileData;
 use test_support::golden;
@@ -11,11 +14,6 @@ fn bytes() -> Vec<u8> {
 
 fn open(bytes: Vec<u8>) -> model_files::Result<Checkpoint> {
     Checkpoint::from_data(FileData::owned("kinds.ckpt", bytes))
-}
-
-fn values(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
-    let tensor = checkpoint.tensor(name, DType::F32, &Device::Cpu).unwrap();
-    tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! Reads files written by torch.save (`scripts/golden/make_pickles.py`), and hostile ones.
 
+mod common;
+
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
+use common::values;
 use model_files::checkpoint::Checkpoint;
 use model_files::source::FileData;
 use proptest::prelude::*;
@@ -19,11 +22,6 @@ fn error_of(name: &str) -> String {
     let error = Checkpoint::from_file(data(name)).unwrap_err().to_string();
     assert!(error.contains(name) && !error.contains('\n'), "{error}");
     error
-}
-
-fn values(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
-    let tensor = checkpoint.tensor(name, DType::F32, &Device::Cpu).unwrap();
-    tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
 /// 0, 1/8, 2/8 …, as the script writes them.

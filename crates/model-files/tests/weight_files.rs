@@ -1,27 +1,17 @@
 //! Tests files that are not what their names say, and safetensors that are odd but valid.
 
+mod common;
+
 use std::fs;
 
 use candle_core::{DType, Device};
+use common::{safetensors, values};
 use model_files::checkpoint::Checkpoint;
 use model_files::source::{FileData, ModelSource};
 use tempfile::TempDir;
 
 fn open(name: &str, bytes: &[u8]) -> Result<Checkpoint, String> {
     Checkpoint::from_data(FileData::owned(name, bytes.to_vec())).map_err(|error| error.to_string())
-}
-
-fn values(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
-    let tensor = checkpoint.tensor(name, DType::F32, &Device::Cpu).unwrap();
-    tensor.flatten_all().unwrap().to_vec1().unwrap()
-}
-
-/// A safetensors file with this header, preceded by its length and followed by `data` bytes.
-fn safetensors(header: &str, data: usize) -> Vec<u8> {
-    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-    bytes.extend_from_slice(header.as_bytes());
-    bytes.resize(bytes.len() + data, 0);
-    bytes
 }
 
 const ONE: &str = r#"{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}"#;

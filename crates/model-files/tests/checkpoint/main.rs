@@ -1,5 +1,7 @@
 //! Reads safetensors and shards, and names weights that do not fit a model.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod writing;
 
 use std::collections::HashMap;
@@ -7,6 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
+use common::safetensors;
 use model_files::Error;
 use model_files::checkpoint::Checkpoint;
 use model_files::source::{FileData, ModelSource};
@@ -53,14 +56,6 @@ fn a_variant_is_read_where_it_is_asked_for_or_alone() {
     for name in ["", "../x", "a/b", "a.b", "fp 16"] {
         assert!(matches!(source.with_variant(name), Err(Error::Input(_))), "{name}");
     }
-}
-
-/// A safetensors file of this header, with its length in front and `data` bytes behind.
-fn safetensors(header: &str, data: usize) -> Vec<u8> {
-    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-    bytes.extend_from_slice(header.as_bytes());
-    bytes.resize(bytes.len() + data, 0);
-    bytes
 }
 
 fn error_of(bytes: Vec<u8>) -> String {
