@@ -26,7 +26,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from common import draw_in_f32, normal, randomise, save_json, save_tensors
-from given_pictures import inpainting_unet, picture
+from given_images import inpainting_unet, picture
 from pipeline import load
 from single_file import SD1, SD2, Named, unet_to_ldm
 

@@ -16,7 +16,7 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 
 from common import draw_in_f32, normal, randomise, save_json, save_tensors
 from controlnet import nets
-from given_pictures import picture
+from given_images import picture
 from pipeline import load
 
 CROSS_ATTENTION, IMAGE_SIZE = 20, 32

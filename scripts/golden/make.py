@@ -39,7 +39,7 @@ PARTS = (
     "variants",
     "text_encoder",
     "pipeline",
-    "given_pictures",
+    "given_images",
     "controlnet",
     "ip_adapter",
     "prompt_weights",

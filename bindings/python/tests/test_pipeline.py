@@ -75,9 +75,9 @@ def test_loras_and_words_are_those_of_diffusers(model):
 
 
 def test_images_and_masks_are_those_of_diffusers():
-    golden = golden_tensors("given_pictures.safetensors")
+    golden = golden_tensors("given_images.safetensors")
     image, mask = Image.fromarray(golden["given"]), Image.fromarray(golden["mask"])
-    cases = [case for case in golden_json("given_pictures.json") if "channels" not in case]
+    cases = [case for case in golden_json("given_images.json") if "channels" not in case]
     for model in MODELS:
         pipeline = altdiffusion.Pipeline(GOLDEN / model)
         for case in cases:

@@ -34,8 +34,8 @@ struct Case {
 
 #[test]
 fn they_are_those_of_diffusers() -> TestResult {
-    let cases: Vec<Case> = golden_json("given_pictures.json");
-    let tensors = golden_tensors("given_pictures.safetensors");
+    let cases: Vec<Case> = golden_json("given_images.json");
+    let tensors = golden_tensors("given_images.safetensors");
     let (image, mask) = (golden_image(&tensors, "given")?, golden_mask(&tensors)?);
     for model in MODELS {
         let (plain, inpainting) = (load(model)?, load_inpainting(model)?);
@@ -68,7 +68,7 @@ fn they_are_those_of_diffusers() -> TestResult {
 
 #[test]
 fn what_is_not_masked_stays() -> TestResult {
-    let image = golden_image(&golden_tensors("given_pictures.safetensors"), "given")?;
+    let image = golden_image(&golden_tensors("given_images.safetensors"), "given")?;
     let pipeline = load(MODELS[0])?;
     let mask = GrayImage::from_fn(image.width(), image.height(), |x, _| {
         image::Luma([if x < image.width() / 2 { 255 } else { 0 }])
@@ -89,7 +89,7 @@ fn what_is_not_masked_stays() -> TestResult {
 
 #[test]
 fn what_does_not_fit_together_is_named() -> TestResult {
-    let tensors = golden_tensors("given_pictures.safetensors");
+    let tensors = golden_tensors("given_images.safetensors");
     let (image, mask) = (golden_image(&tensors, "given")?, golden_mask(&tensors)?);
     let (plain, inpainting) = (load(MODELS[0])?, load_inpainting(MODELS[0])?);
     let options = || GenerateOptions::new("a cat").steps(4);

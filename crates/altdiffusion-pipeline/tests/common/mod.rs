@@ -29,7 +29,7 @@ pub fn load(model: &str) -> altdiffusion_pipeline::Result<AltDiffusion> {
     AltDiffusion::from_source(&ModelSource::directory(golden(model)), DType::F32, &Device::Cpu)
 }
 
-/// A golden model with an inpainting UNet, whose first layer `scripts/golden/given_pictures.py` made.
+/// A golden model with an inpainting UNet, whose first layer `scripts/golden/given_images.py` made.
 pub fn load_inpainting(model: &str) -> TestResult<AltDiffusion> {
     let folder = tempfile::tempdir()?;
     for part in ["tokenizer", "text_encoder", "unet", "vae", "scheduler"] {
@@ -41,7 +41,7 @@ pub fn load_inpainting(model: &str) -> TestResult<AltDiffusion> {
     fs::write(&config, fields.to_string())?;
     let weights = folder.path().join("unet/diffusion_pytorch_model.safetensors");
     let mut tensors = safetensors::load(&weights, &Device::Cpu)?;
-    let conv_in = golden_tensors("given_pictures.safetensors")[&format!("{model}.conv_in.weight")].clone();
+    let conv_in = golden_tensors("given_images.safetensors")[&format!("{model}.conv_in.weight")].clone();
     tensors.insert("conv_in.weight".to_owned(), conv_in);
     safetensors::save(&tensors, weights)?;
     Ok(AltDiffusion::from_source(&ModelSource::directory(folder.path()), DType::F32, &Device::Cpu)?)

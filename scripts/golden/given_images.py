@@ -1,4 +1,4 @@
-"""`given_pictures.json` and `given_pictures.safetensors`: image to image, and inpainting."""
+"""`given_images.json` and `given_images.safetensors`: image to image, and inpainting."""
 
 import inspect
 import sys
@@ -98,5 +98,5 @@ def make(output: Path) -> None:
             tensors[f"{name}.latents"] = latents
             if case.get("channels") == 9:
                 tensors[f"{repository}.conv_in.weight"] = weights["conv_in.weight"]
-    save_json(output / "given_pictures.json", list(CASES))
-    save_tensors(output / "given_pictures.safetensors", tensors)
+    save_json(output / "given_images.json", list(CASES))
+    save_tensors(output / "given_images.safetensors", tensors)
