@@ -8,9 +8,10 @@ Usage::
 
 `CLDR_ANNOTATIONS_DIR` is the unpacked npm package `cldr-annotations-full` 48.2.0 (the folder that holds
 `annotations/en/annotations.json`); only the part `tokenizer` reads it. Without PART, every part is made, in the order
-of `PARTS`; the later parts read what `tokenizer` and `repositories` wrote. The same versions give the same
-values, up to the last bits of torch's matrix products, which depend on the processor. (One file changes at each run
-without a change of content: torch's legacy format uses memory addresses as storage names.)
+of `PARTS`; the later parts read what `tokenizer` and `repositories` wrote. Scripts here that are not in `PARTS` need
+other versions or packages, and run separately. The same versions give the same values, up to the last bits of torch's
+matrix products, which depend on the processor. (One file changes at each run without a change of content: torch's
+legacy format uses memory addresses as storage names.)
 
 The environment: transformers 5 dropped the tokenizer that reads SentencePiece, so an older version is installed in a
 directory that comes first on PYTHONPATH, with a recent torch::
