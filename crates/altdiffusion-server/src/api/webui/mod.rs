@@ -9,6 +9,7 @@ mod png_info;
 pub(super) mod problem;
 mod progress;
 mod request;
+mod unsupported;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;

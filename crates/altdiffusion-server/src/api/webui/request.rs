@@ -1,5 +1,4 @@
-//! Reads a request as stable-diffusion-webui's clients send it. They send all fields, so that only those with values
-//! that would change the image and cannot be honoured are refused; fields that nobody knows are named in the answer.
+//! Reads a request as stable-diffusion-webui's clients send it.
 
 use altdiffusion_pipeline::GenerateOptions;
 use altdiffusion_pipeline::image_metadata::ImageFileFormat;
@@ -83,76 +82,8 @@ pub(super) enum Flag {
     Number(i64),
 }
 
-/// Fields of clients that change nothing here: where images are saved, how they are sent, and what belongs to options
-/// that are refused.
-const WITHOUT_EFFECT: [&str; 27] = [
-    "subseed",
-    "do_not_save_samples",
-    "do_not_save_grid",
-    "s_tmax",
-    "s_tmin",
-    "s_noise",
-    "override_settings_restore_afterwards",
-    "refiner_switch_at",
-    "firstpass_image",
-    "comments",
-    "firstphase_width",
-    "firstphase_height",
-    "hr_scale",
-    "hr_upscaler",
-    "hr_second_pass_steps",
-    "hr_resize_x",
-    "hr_resize_y",
-    "hr_checkpoint_name",
-    "hr_sampler_name",
-    "hr_scheduler",
-    "hr_prompt",
-    "hr_negative_prompt",
-    "force_task_id",
-    "script_args",
-    "save_images",
-    "infotext",
-    "image_cfg_scale",
-];
-/// The same for images to start from.
-const WITHOUT_EFFECT_ON_IMAGES: [&str; 7] = [
-    "mask_blur_x",
-    "mask_blur_y",
-    "mask_round",
-    "initial_noise_multiplier",
-    "include_init_images",
-    "use_deprecated_controlnet",
-    "user",
-];
-
-/// Fields that change the image elsewhere, with the number that changes nothing; so do null, false and an empty text.
-const WITHOUT_EFFECT_IF: [(&str, i64); 9] = [
-    ("seed_resize_from_h", 0),
-    ("seed_resize_from_w", 0),
-    ("s_min_uncond", 0),
-    ("s_churn", 0),
-    ("refiner_checkpoint", 0),
-    ("disable_extra_networks", 0),
-    ("resize_mode", 0),
-    ("latent_mask", 0),
-    // Starts from the image under the mask.
-    ("inpainting_fill", 1),
-];
-
 /// Multiples of a side that clients may send; the model draws multiples of 8.
 const SIDE_MULTIPLE: usize = 8;
-/// The most pixels around a mask.
-const MOST_PADDING: u32 = 4096;
-
-/// Whether a value says nothing.
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::String(text) => text.is_empty(),
-        // Not set, in this interface.
-        other => other.as_i64() == Some(-1),
-    }
-}
 
 /// The setting that names the model.
 pub(super) const CHECKPOINT: &str = "sd_model_checkpoint";
@@ -171,18 +102,6 @@ impl WebuiRequest {
     pub(super) fn model(&self, state: &Shared) -> Option<String> {
         let setting = |name: &str| self.override_settings.as_ref()?.get(name)?.as_str().map(str::to_owned);
         setting(CHECKPOINT).map(|title| model_name(&title).to_owned()).or_else(|| state.webui_model())
-    }
-
-    /// Fields that nobody knows, or whose values would change the image elsewhere.
-    pub(super) fn unknown(&self) -> Vec<&str> {
-        let is_ignored = |name: &str, value: &Value| {
-            let changes_nothing = WITHOUT_EFFECT_IF.iter().any(|(known, number)| {
-                *known == name && (is_empty(value) || value.as_f64() == Some(*number as f64))
-            });
-            !changes_nothing && !WITHOUT_EFFECT.contains(&name) && !WITHOUT_EFFECT_ON_IMAGES.contains(&name)
-        };
-        let fields = self.others.iter().filter(|(name, value)| is_ignored(name, value));
-        fields.map(|(name, _)| name.as_str()).collect()
     }
 
     /// What to draw.
@@ -317,38 +236,6 @@ impl WebuiRequest {
         let size = (u32::try_from(width).ok()?, u32::try_from(height).ok()?);
         let padding = self.inpaint_full_res_padding.unwrap_or(0);
         is_asked.then(|| RedrawnArea::around(image.clone(), mask, padding, size))?
-    }
-
-    fn check_supported(&self) -> Result<(), Problem> {
-        let refused =
-            |field: &str, what: &str| Err(Problem::field(field, format!("this server cannot {what}")));
-        if self.enable_hr == Some(true) {
-            return refused("enable_hr", "draw a second time at a higher resolution");
-        }
-        if self.restore_faces == Some(true) {
-            return refused("restore_faces", "restore faces");
-        }
-        if self.tiling == Some(true) {
-            return refused("tiling", "draw tiles");
-        }
-        if self.subseed_strength.is_some_and(|strength| strength != 0.0) {
-            return refused("subseed_strength", "mix seeds");
-        }
-        if self.script_name.as_deref().is_some_and(|name| !name.is_empty()) {
-            return refused("script_name", "run scripts");
-        }
-        if self.styles.as_deref().is_some_and(|styles| !styles.is_empty()) {
-            return refused("styles", "apply styles");
-        }
-        if self.inpaint_full_res_padding.is_some_and(|padding| padding > MOST_PADDING) {
-            let problem = format!("expected at most {MOST_PADDING} pixels");
-            return Err(Problem::field("inpaint_full_res_padding", problem));
-        }
-        let scripts = self.alwayson_scripts.iter().flatten().map(|(name, _)| name);
-        match scripts.into_iter().find(|name| !name.eq_ignore_ascii_case("controlnet")) {
-            Some(name) => refused(&format!("alwayson_scripts.{name}"), "run scripts other than controlnet"),
-            None => Ok(()),
-        }
     }
 
     /// The prompt without `<lora:name:strength>`, and those LoRAs.
