@@ -1,4 +1,4 @@
-//! The command `altdiffusion`, as a function for programs that contain it.
+//! Provides the command `altdiffusion` as a function, for programs that contain it.
 
 // Only `standard_streams` writes to standard output and standard error: it escapes what could change the terminal,
 // and reports every error.

@@ -1,4 +1,4 @@
-"""What the campaigns share: running the program with limits, judging how it ended, and a table at the end."""
+"""Shares code among the campaigns: running the program with limits, judging how it ended, and a table at the end."""
 
 import os
 import re

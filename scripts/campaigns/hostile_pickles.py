@@ -1,4 +1,4 @@
-"""Pickles that call something: each would leave a file or a folder named `executed` where it is read."""
+"""Makes pickles that call something: each would leave a file or a folder named `executed` where it is read."""
 
 import io
 import pickle

@@ -1,4 +1,4 @@
-"""Abuse of HTTP itself, by kind; see `server_requests.py`."""
+"""Makes requests that abuse HTTP itself, by kind; see `server_requests.py`."""
 
 import base64
 

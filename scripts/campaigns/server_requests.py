@@ -1,4 +1,4 @@
-"""Requests that are wrong, by kind. Each kind gives the bytes of a request, or several, in parts that are sent one by one."""
+"""Makes wrong requests, by kind. Each kind gives the bytes of a request, or several, in parts that are sent one by one."""
 
 import base64
 import json

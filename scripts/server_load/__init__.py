@@ -1,1 +1,1 @@
-"""Load for a server, and what it does with it; see `scripts/measure-server.py`."""
+"""Puts a server under load, and measures what it does; see `scripts/measure-server.py`."""

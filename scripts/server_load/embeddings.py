@@ -1,4 +1,4 @@
-"""How many texts a server embeds in a second, how long they wait, and what happens beyond its capacity."""
+"""Measures how many texts a server embeds per second, how long they wait, and what happens beyond its capacity."""
 
 import random
 import resource

@@ -1,4 +1,4 @@
-"""A client that costs little: HTTP/1.1 over asyncio's protocols, with requests that are made ahead as bytes."""
+"""Sends requests at little cost: HTTP/1.1 over asyncio's protocols, with requests that are made ahead as bytes."""
 
 import asyncio
 import json

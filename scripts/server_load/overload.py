@@ -1,4 +1,4 @@
-"""Twice what a server can do: what it answers, and whether its memory grows."""
+"""Sends twice what a server can do, and measures what it answers and whether its memory grows."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Servers of other projects beside ours: the same models, the same client, in turns.
+"""Compares the server with those of other projects: the same models, the same client, in turns.
 
 Models are in a directory, and made by other scripts with random weights:
 

@@ -1,4 +1,4 @@
-"""How long a server takes to draw, and what happens to images that nobody waits for."""
+"""Measures how long a server takes to draw, and what happens to images that nobody waits for."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""Rates and percentiles of samples."""
+"""Computes rates and percentiles of samples."""
 
 import random
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Mixed work for a long time, and the server's memory meanwhile."""
+"""Sends mixed work for a long time, and watches the server's memory meanwhile."""
 
 import asyncio
 import base64

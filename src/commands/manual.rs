@@ -1,4 +1,4 @@
-//! `altdiffusion completions` and `altdiffusion manual`: files for packages of the program.
+//! `altdiffusion completions` and `altdiffusion manual`: write files for packages of the program.
 
 use std::io::{self, Write};
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Streams, which Python fills from one side while vectors come out at the other.
+//! Streams vectors out at one side while Python puts texts and images in at the other.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{IntoIter, Sender, channel};

@@ -1,4 +1,4 @@
-// Lists of LoRAs and ControlNets: a selector adds a row, and a row has a strength, and an image where one is needed.
+// Lists LoRAs and ControlNets: a selector adds a row, which has a strength, and an image where one is needed.
 
 import { InputError, byId, element } from "./dom.js";
 import { base64, readImage, receiveFiles, receiveImages } from "./image-input.js";

@@ -1,4 +1,4 @@
-// Small helpers for the document.
+// Finds, makes and announces elements of the document.
 
 import { say, silence, text } from "./text.js";
 

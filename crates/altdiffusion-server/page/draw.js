@@ -1,4 +1,4 @@
-// The panel that draws: as the prompt is typed, or when asked to.
+// Draws in a panel, as the prompt is typed or when asked to.
 
 import { draw as events, imageSettings } from "./api.js";
 import { announce, byId, element } from "./dom.js";

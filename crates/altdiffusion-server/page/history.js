@@ -1,4 +1,4 @@
-// The images drawn here before, kept in this browser.
+// Keeps the images drawn here before, in this browser.
 
 import { byId, element } from "./dom.js";
 import { label } from "./text.js";

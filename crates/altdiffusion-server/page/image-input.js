@@ -1,4 +1,4 @@
-// Images that come in by a file field, by dropping, or by pasting.
+// Receives images by a file field, by dropping, or by pasting.
 
 import { InputError } from "./dom.js";
 

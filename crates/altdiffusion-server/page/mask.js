@@ -1,4 +1,4 @@
-// A brush that paints on an image what is to be redrawn.
+// Paints with a brush on an image what is to be redrawn.
 
 import { byId, element } from "./dom.js";
 

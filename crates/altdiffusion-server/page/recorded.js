@@ -1,4 +1,4 @@
-// The settings that an image records: fills them into the form.
+// Fills the settings that an image records into the form.
 
 import { loras } from "./adapters.js";
 import { readWeights, schedulers, setField, setText } from "./settings.js";

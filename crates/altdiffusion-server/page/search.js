@@ -1,4 +1,4 @@
-// The panel that searches an index, by text or by image.
+// Searches an index in a panel, by text or by image.
 
 import { indexedImage, search } from "./api.js";
 import { InputError, announce, byId, element, showError } from "./dom.js";

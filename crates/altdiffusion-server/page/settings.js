@@ -1,4 +1,4 @@
-// The form: what is asked of the model, as a request and as something that the history can keep.
+// Reads the form, as a request to the model and as settings that the history keeps.
 
 import { adapterRequest, controls, loras } from "./adapters.js";
 import { InputError, byId, element, showError } from "./dom.js";

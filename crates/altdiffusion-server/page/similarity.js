@@ -1,4 +1,4 @@
-// The panel that compares texts with images.
+// Compares texts with images in a panel.
 
 import { similarity } from "./api.js";
 import { InputError, announce, byId, element, showError } from "./dom.js";

@@ -1,4 +1,4 @@
-// Where images appear: one tile per image, and what is known about the selected one.
+// Shows images: one tile per image, and what is known about the selected one.
 
 import { byId, element } from "./dom.js";
 import { imageAddress, selectEntry } from "./history.js";

@@ -1,4 +1,4 @@
-// The image that drawing starts from, with its mask.
+// Holds the image that drawing starts from, with its mask.
 
 import { byId } from "./dom.js";
 import { base64, readImage, receiveFiles } from "./image-input.js";

@@ -1,4 +1,4 @@
-// What the page says, in English and in Chinese.
+// Holds the texts of the page, in English and in Chinese, and chooses the language.
 
 const texts = {
   en: {

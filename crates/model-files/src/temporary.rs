@@ -1,4 +1,4 @@
-//! Temporary files and folders that no end of the process leaves behind.
+//! Makes temporary files and folders that are removed however the process ends.
 //!
 //! They are removed when dropped, and by [`remove_all`] when a signal ends the process. Each is locked while its
 //! process lives, so what a killed process left is known: the next process that works in the same directory removes

@@ -1,4 +1,4 @@
-"""open_clip and EmbedAnything."""
+"""Opens models with open_clip and EmbedAnything."""
 
 import json
 import shutil

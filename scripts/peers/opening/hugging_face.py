@@ -1,4 +1,4 @@
-"""diffusers, transformers, and the two packages over transformers that read multilingual text towers."""
+"""Opens models with diffusers, transformers, and two packages over transformers that read multilingual text towers."""
 
 import shutil
 from importlib.metadata import version

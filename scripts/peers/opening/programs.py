@@ -1,4 +1,4 @@
-"""This program, and stable-diffusion.cpp."""
+"""Opens models with this program and stable-diffusion.cpp."""
 
 import subprocess
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The models, what is measured, and a folder that stands for the hub."""
+"""Defines the models, what is measured, and a folder that stands in for the hub."""
 
 import atexit
 import json

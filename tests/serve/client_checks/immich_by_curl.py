@@ -1,4 +1,4 @@
-"""immich's protocol, by curl, with the forms that its server sends."""
+"""Speaks immich's protocol by curl, with the forms that its server sends."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""The `openai` package."""
+"""Checks the server with the package `openai`."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""schemathesis: requests made from /openapi.json, valid and invalid, and whether the answers are as it says."""
+"""Makes requests from /openapi.json with schemathesis, valid and invalid, and checks that the answers are as it says."""
 
 import json
 import os

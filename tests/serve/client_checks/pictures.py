@@ -1,4 +1,4 @@
-"""Small PNG files, written and compared without other packages."""
+"""Writes and compares small PNG files without other packages."""
 
 import io
 import pathlib

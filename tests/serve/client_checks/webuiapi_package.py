@@ -1,4 +1,4 @@
-"""The `webuiapi` package, for stable-diffusion-webui's interface."""
+"""Checks stable-diffusion-webui's interface with the package `webuiapi`."""
 
 import base64
 import contextlib

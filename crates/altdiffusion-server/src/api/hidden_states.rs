@@ -1,4 +1,4 @@
-//! `POST /v1/hidden_states`: the conditioning of prompts, for a diffusion process elsewhere.
+//! `POST /v1/hidden_states`: encodes prompts for a diffusion process elsewhere.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! The statements that several parts of a library use.
+//! Shares statements in SQL among the parts of a library.
 
 use std::path::MAIN_SEPARATOR;
 

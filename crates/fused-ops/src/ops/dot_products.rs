@@ -1,4 +1,4 @@
-//! The products of one vector with many, for searching.
+//! Multiplies one vector with many, for searching.
 
 use crate::cpu;
 

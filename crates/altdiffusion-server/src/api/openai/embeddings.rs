@@ -1,4 +1,4 @@
-//! `POST /v1/embeddings`: vectors of texts and images.
+//! `POST /v1/embeddings`: embeds texts and images.
 
 use axum::Json;
 use axum::extract::{Request, State as Extract};

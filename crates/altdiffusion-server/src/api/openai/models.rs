@@ -1,4 +1,4 @@
-//! `GET /v1/models`: what the server offers.
+//! `GET /v1/models`: lists what the server offers.
 
 use altdiffusion_pipeline::schedulers::SchedulerKind;
 use axum::Json;

@@ -1,4 +1,4 @@
-//! `GET /sdapi/v1/memory`: how much memory there is.
+//! `GET /sdapi/v1/memory`: says how much memory there is.
 
 use axum::Json;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! `/sdapi/v1/options`: which model later requests get.
+//! `/sdapi/v1/options`: chooses the model of later requests.
 
 use std::sync::PoisonError;
 

@@ -1,4 +1,4 @@
-//! `/sdapi/v1/progress` and `interrupt`: what is being drawn.
+//! `/sdapi/v1/progress` and `interrupt`: says what is being drawn, and ends it.
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
