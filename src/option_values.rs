@@ -33,7 +33,7 @@ pub fn samplers() -> Named<Sampler> {
 }
 
 /// Parses how the images of a batch use the seed.
-pub fn ways_of_seeds() -> Named<Seeds> {
+pub fn seed_modes() -> Named<Seeds> {
     Named { parser: seeds, names: || vec!["consecutive", "stream"] }
 }
 

@@ -101,9 +101,12 @@ fn a_thing_is_learned_beside_its_class() -> TestResult {
     let workshop = Workshop::new()?;
     let prior = "[prior]\nprompt = \"a dog\"\ncount = 2\nweight = 1.0\nsteps = 2\nguidance_scale = 2.0\n";
     let thing = format!("images = \"images\"\nprompt = \"a sks dog\"\n{prior}");
-    let told = workshop.train("dreambooth", "lora", &format!("{thing}[lora]\nrank = 2\n"))?;
-    assert!(told.contains("draws 2 of 2 images of \"a dog\""), "{told}");
-    assert!(told.lines().any(|line| line.contains("skipped 1: ") && line.contains("broken.png")), "{told}");
+    let report = workshop.train("dreambooth", "lora", &format!("{thing}[lora]\nrank = 2\n"))?;
+    assert!(report.contains("draws 2 of 2 images of \"a dog\""), "{report}");
+    assert!(
+        report.lines().any(|line| line.contains("skipped 1: ") && line.contains("broken.png")),
+        "{report}"
+    );
     assert!(workshop.path("lora/class-images/0001.png").exists());
     let model = golden_model("alt_diffusion")?;
     let plain = workshop.draw("a sks dog", &model, &[])?;
@@ -112,8 +115,8 @@ fn a_thing_is_learned_beside_its_class() -> TestResult {
     // An existing class image is neither redrawn nor changed.
     fs::create_dir_all(workshop.path("whole/class-images"))?;
     fs::copy(workshop.path("images/0.png"), workshop.path("whole/class-images/0000.png"))?;
-    let told = workshop.train("dreambooth", "whole", &thing)?;
-    assert!(told.contains("draws 1 of 2 images"), "{told}");
+    let report = workshop.train("dreambooth", "whole", &thing)?;
+    assert!(report.contains("draws 1 of 2 images"), "{report}");
     let bytes = |name: &str| fs::read(workshop.path(name));
     assert!(bytes("images/0.png")? == bytes("whole/class-images/0000.png")?);
     assert!(plain != workshop.draw("a sks dog", "whole/model", &[])?, "the training changes nothing");

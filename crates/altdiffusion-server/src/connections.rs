@@ -85,7 +85,7 @@ pub(crate) async fn serve(
     }
 }
 
-/// Waits until the protocol of a connection can be told; hyper has no time limit for that.
+/// Waits for the bytes that identify a connection's protocol; hyper has no time limit for them.
 async fn first_bytes(stream: &TcpStream) {
     const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     const LOOK_AGAIN: Duration = Duration::from_millis(10);

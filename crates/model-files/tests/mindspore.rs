@@ -29,9 +29,9 @@ fn every_type_of_number_is_read() {
 
 /// A file cut anywhere is an error that says so, or has fewer tensors: those that are whole are right.
 #[test]
-fn a_file_cut_anywhere_is_told() {
+fn a_file_cut_anywhere_is_an_error_or_reads_what_is_whole() {
     let (whole, checkpoint) = (bytes(), open(bytes()).unwrap());
-    let mut told = 0;
+    let mut reported = 0;
     for length in 0..whole.len() {
         match open(whole[..length].to_vec()) {
             Ok(part) => {
@@ -43,11 +43,11 @@ fn a_file_cut_anywhere_is_told() {
             Err(error) => {
                 let message = error.to_string();
                 assert!(message.starts_with("kinds.ckpt: ") && !message.contains('\n'), "{message}");
-                told += usize::from(message.contains("truncated or damaged"));
+                reported += usize::from(message.contains("truncated or damaged"));
             }
         }
     }
-    assert!(told > whole.len() / 2, "{told} of {}", whole.len());
+    assert!(reported > whole.len() / 2, "{reported} of {}", whole.len());
 }
 
 #[test]

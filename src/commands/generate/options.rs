@@ -93,7 +93,7 @@ pub struct Generate {
     /// consecutive (the default) gives the first image the seed, the second the next number, and so on, as web
     /// interfaces do, so that each can be drawn again alone. stream draws the noise of all from one generator, as
     /// diffusers does; drawing one of them again then needs the same --num-images, and --only.
-    #[arg(long, value_name = "NAME", value_parser = option_values::ways_of_seeds(), hide_possible_values = true, hide_short_help = true)]
+    #[arg(long, value_name = "NAME", value_parser = option_values::seed_modes(), hide_possible_values = true, hide_short_help = true)]
     pub(super) seeds: Option<Seeds>,
 
     /// Draw only this image of the batch, counted from 1.

@@ -66,7 +66,7 @@ Examples:
   altdiffusion index add
   altdiffusion index add photos --watch --database photos.db";
 
-/// How often to look without being told of changes.
+/// How often to look without a notification of changes.
 const EVERY: Duration = Duration::from_secs(60);
 
 impl Add {

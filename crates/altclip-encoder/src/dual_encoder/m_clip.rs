@@ -3,7 +3,7 @@
 //! Cross-lingual and Multilingual CLIP, <https://aclanthology.org/2022.lrec-1.739>: the mean of a text's states, and a
 //! linear layer. The repositories (M-CLIP/XLM-Roberta-Large-Vit-L-14, -Vit-B-32, -Vit-B-16Plus) hold the text tower
 //! only, so a model is a directory with the CLIP's repository in `image_encoder/`. The configuration only names XLM-R;
-//! its sizes are told by its weights.
+//! its weights give its sizes.
 
 use candle_core::{DType, Device, Tensor};
 use fused_ops::Linear;

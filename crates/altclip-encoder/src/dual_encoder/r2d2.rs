@@ -2,8 +2,8 @@
 //!
 //! CCMB: A Large-scale Chinese Cross-modal Benchmark, <https://arxiv.org/abs/2205.03860>. A Chinese BERT and CLIP's ViT,
 //! each with a projection of its first row. R2D2 also has a [`Ranker`]: a text's states attend to an image's and the
-//! other way round, and both say whether they match. The published `.pth` has no configuration, so the sizes are told by
-//! the weights.
+//! other way round, and both say whether they match. The published `.pth` has no configuration; its weights give
+//! the sizes.
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;

@@ -1,4 +1,4 @@
-//! Tells sizes by weights, for models that are published without a configuration.
+//! Infers sizes from weights, for models that are published without a configuration.
 
 use model_files::checkpoint::Checkpoint;
 

@@ -3,7 +3,7 @@
 //! Wukong: A 100 Million Large-scale Chinese Cross-modal Pre-training Benchmark, <https://arxiv.org/abs/2202.06767>.
 //! CLIP's towers with a Chinese vocabulary, in three forms: with one vector for each text and image, or with one for each
 //! token (FILIP, <https://arxiv.org/abs/2111.07783>), those of images reduced to a few or not. The published pickle has
-//! no configuration, so the sizes and the form are told by the weights.
+//! no configuration; its weights give the sizes and the form.
 
 use candle_core::{DType, Device, Tensor};
 use fused_ops::Linear;
@@ -137,7 +137,7 @@ fn text_config(sizes: WeightSizes) -> Result<ClipTextConfig> {
         max_position_embeddings: sizes.of("transformer.positional_embedding", 0)?,
         hidden_act: HiddenAct::QuickGelu,
         layer_norm_eps: LAYER_NORM_EPS,
-        // The end is told by the mask.
+        // The mask says where a text ends.
         ..ClipTextConfig::default()
     };
     config.check().map_err(|problem| sizes.problem(&problem))?;

@@ -1,4 +1,4 @@
-//! Tells the sizes of an XLM-R by its weights, for configurations that only name it.
+//! Infers the sizes of an XLM-R from its weights, for configurations that only name it.
 
 use model_files::checkpoint::Checkpoint;
 

@@ -8,7 +8,7 @@
 //! system, or the same files.
 //!
 //! With a [`Secret`], ranks prove to each other that they know it, and sign their messages; without one they meet on one
-//! machine only, unless they are told otherwise. Whoever else connects neither ends nor delays a run.
+//! machine only, unless [`insecure`](Rendezvous::insecure) is set. Other connections neither end nor delay a run.
 //!
 //! A run ends for all ranks when it ends for one. If a rank is lost, the others fail with an error that names it, and
 //! the last checkpoint stays as it was.

@@ -52,7 +52,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The tag of these parts, which are told apart by their fixed lengths.
+/// The tag of these parts, whose fixed lengths separate them.
 pub(super) fn tag(key: Option<&Secret>, parts: &[&[u8]]) -> [u8; TAG] {
     mac(key.map_or(&[], |key| &key.0), parts).finalize().into_bytes().into()
 }

@@ -86,7 +86,7 @@ fn those_who_do_not_belong_together_do_not_meet() {
         thread::sleep(Duration::from_millis(300));
         let others = [at(address, 1, 3), at(address, 1, 4)];
         let others = others.map(|other| other.meet().unwrap_err().to_string());
-        // They were told at once.
+        // They were refused at once.
         assert!(start.elapsed() < patience);
         [vec![first.join().unwrap().to_string(), kept.join().unwrap().to_string()], others.to_vec()].concat()
     });

@@ -20,7 +20,7 @@ use crate::{Error, PerBlock, Result};
 
 /// Channels per head in XLM-R, BERT and CLIP's text towers.
 const TEXT_HEAD_CHANNELS: usize = 64;
-/// BERT's word embeddings, by which it is told from CLIP.
+/// BERT's word embeddings, which distinguish it from CLIP.
 const BERT_WORDS: &str = "transformer.embeddings.word_embeddings";
 /// The width of OpenCLIP's ViT-H, the tower of Stable Diffusion 2.
 const OPEN_CLIP_WIDTH: usize = 1024;

@@ -91,9 +91,9 @@ fn routes() -> OpenApiRouter<Shared> {
 pub(crate) fn router(state: &Shared) -> Router {
     let id = HeaderName::from_static("x-request-id");
     let (router, description) = routes().split_for_parts();
-    let description = operations::Description(completed(description).to_json().unwrap_or_default());
+    let document = operations::OpenApiDocument(completed(description).to_json().unwrap_or_default());
     let router = router
-        .merge(operations::openapi_route(description))
+        .merge(operations::openapi_route(document))
         .merge(page::routes())
         .fallback(|| async { Problem::not_found("no such path; /openapi.json lists them") })
         .method_not_allowed_fallback(|| async {

@@ -1,4 +1,4 @@
-//! Answers what runs the server asks: is it alive, what does it do, how is it used.
+//! Says whether the server is alive and ready, and serves its metrics and its description.
 
 use axum::extract::State as Extract;
 use axum::http::header;
@@ -72,11 +72,11 @@ pub(crate) async fn metrics(Extract(state): Extract<Shared>) -> Response {
     ([(header::CONTENT_TYPE, OPEN_METRICS)], state.metrics.text()).into_response()
 }
 
-/// The description of the interface.
+/// The interface in OpenAPI's format, as JSON.
 #[derive(Clone)]
-pub(super) struct Description(pub(super) String);
+pub(super) struct OpenApiDocument(pub(super) String);
 
-pub(super) fn openapi_route(description: Description) -> Router<Shared> {
-    let answer = move || async move { ([(header::CONTENT_TYPE, "application/json")], description.0) };
+pub(super) fn openapi_route(document: OpenApiDocument) -> Router<Shared> {
+    let answer = move || async move { ([(header::CONTENT_TYPE, "application/json")], document.0) };
     Router::new().route("/openapi.json", get(answer))
 }

@@ -1,4 +1,4 @@
-//! Reads the parts of paths, and describes files in answers.
+//! Reads parameters in paths, and describes answers that are files.
 
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;

@@ -347,7 +347,7 @@ fn known_hashes(connection: &Connection) -> rusqlite::Result<HashSet<Hash>> {
 
 /// The error without the path, which is recorded beside it.
 fn problem_of(error: &altclip_encoder::Error, path: &Path) -> String {
-    let told = error.to_string();
+    let message = error.to_string();
     let prefix = format!("{}: ", path.display());
-    told.strip_prefix(&prefix).unwrap_or(&told).to_owned()
+    message.strip_prefix(&prefix).unwrap_or(&message).to_owned()
 }

@@ -42,7 +42,7 @@ impl StoredTensor {
         Self { dtype, shape, strides: None, bytes, encoding: Encoding::default() }
     }
 
-    /// One of `count` equal groups of rows; `None` if the rows are no multiple, or their places cannot be told.
+    /// One of `count` equal groups of rows; `None` if the rows are no multiple, or their places are unknown.
     pub(super) fn rows(&self, group: usize, count: usize) -> Option<Self> {
         let [rows, row @ ..] = self.shape.as_slice() else { return None };
         if self.encoding.as_text || group >= count || !rows.is_multiple_of(count) {

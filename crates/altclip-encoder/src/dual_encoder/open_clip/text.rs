@@ -1,5 +1,5 @@
-//! Encodes texts with one of the text towers that OpenCLIP takes from transformers. The configuration only names them, so
-//! their sizes are told by their weights.
+//! Encodes texts with one of the text towers that OpenCLIP takes from transformers. The configuration only names them;
+//! their weights give their sizes.
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;

@@ -168,7 +168,7 @@ impl Client {
             Ask::Document => (Method::GET, self.metadata_timeout),
             Ask::ContentFrom(_) => (Method::GET, self.download_timeout),
         };
-        let way = self.network.way_to(url)?;
+        let route = self.network.route_to(url)?;
         let mut request = Request::builder()
             .method(method)
             .uri(url.as_str())
@@ -183,18 +183,18 @@ impl Client {
         {
             request = request.header(AUTHORIZATION, authorization);
         }
-        if let Some(authorization) = way.proxy_authorization {
+        if let Some(authorization) = route.proxy_authorization {
             request = request.header("Proxy-Authorization", authorization);
         }
         let request = request.body(()).map_err(|_| Failure::NoHub("a URL cannot be asked for".to_owned()))?;
-        let request = way
+        let request = route
             .agent
             .configure_request(request)
             .timeout_recv_response(Some(limit))
             .timeout_per_read(Some(limit))
             .timeout_per_write(Some(limit))
             .build();
-        let answer = way.agent.run(request).map_err(|error| Failure::of_request(error, limit))?;
+        let answer = route.agent.run(request).map_err(|error| Failure::of_request(error, limit))?;
         let (parts, body) = answer.into_parts();
         let status = parts.status.as_u16();
         if status >= 400 && status != 416 {

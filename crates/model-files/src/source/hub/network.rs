@@ -31,12 +31,12 @@ pub(super) struct Network {
     authorities: Vec<PathBuf>,
     connect_timeout: Duration,
     /// Keyed by TLS and proxy.
-    agents: Mutex<HashMap<(bool, Option<String>), Way>>,
+    agents: Mutex<HashMap<(bool, Option<String>), Route>>,
 }
 
 /// How to reach a server.
 #[derive(Clone)]
-pub(super) struct Way {
+pub(super) struct Route {
     pub agent: Agent,
     /// For a proxy that handles requests itself, as for plain HTTP.
     pub proxy_authorization: Option<HeaderValue>,
@@ -52,21 +52,21 @@ impl Network {
         }
     }
 
-    /// The way to the server of `url`.
-    pub(super) fn way_to(&self, url: &Url) -> Result<Way, Failure> {
+    /// The route to the server of `url`.
+    pub(super) fn route_to(&self, url: &Url) -> Result<Route, Failure> {
         let proxy = self.proxies.of(url);
         let has_tls = url.is_encrypted() || proxy.is_some_and(|proxy| proxy.starts_with("https:"));
         let key = (has_tls, proxy.map(str::to_owned));
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(way) = agents.get(&key) {
-            return Ok(way.clone());
+        if let Some(route) = agents.get(&key) {
+            return Ok(route.clone());
         }
-        let way = self.open(url, proxy, has_tls)?;
-        agents.insert(key, way.clone());
-        Ok(way)
+        let route = self.open(url, proxy, has_tls)?;
+        agents.insert(key, route.clone());
+        Ok(route)
     }
 
-    fn open(&self, url: &Url, proxy: Option<&str>, has_tls: bool) -> Result<Way, Failure> {
+    fn open(&self, url: &Url, proxy: Option<&str>, has_tls: bool) -> Result<Route, Failure> {
         let proxy =
             proxy.map(|text| Ok((text, Proxy::new(text).map_err(|_| no_proxy(text))?))).transpose()?;
         let mut config = Agent::config_builder()
@@ -85,11 +85,11 @@ impl Network {
             config = config.tls_config(TlsConfig::builder().root_certs(trusted(&self.authorities)?).build());
         }
         let Some((text, proxy)) = proxy else {
-            return Ok(Way { agent: config.build().new_agent(), proxy_authorization: None });
+            return Ok(Route { agent: config.build().new_agent(), proxy_authorization: None });
         };
         let is_http = matches!(proxy.protocol(), ureq::ProxyProtocol::Http | ureq::ProxyProtocol::Https);
         if url.is_encrypted() || !is_http {
-            return Ok(Way {
+            return Ok(Route {
                 agent: config.proxy(Some(proxy)).build().new_agent(),
                 proxy_authorization: None,
             });
@@ -101,7 +101,7 @@ impl Network {
         let authorization =
             proxy.username().map(|user| basic(user, proxy.password().unwrap_or_default())).transpose()?;
         let agent = Agent::with_parts(config.build(), connector, resolver);
-        Ok(Way { agent, proxy_authorization: authorization })
+        Ok(Route { agent, proxy_authorization: authorization })
     }
 }
 
