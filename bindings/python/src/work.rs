@@ -1,4 +1,4 @@
-//! Works on a thread of its own while Python runs others, and ends when Python handles a signal such as Ctrl-C.
+//! Runs work on a separate thread while Python runs others, and ends it when Python handles a signal such as Ctrl-C.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process;

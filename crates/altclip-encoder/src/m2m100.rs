@@ -44,7 +44,7 @@ impl M2m100Config {
             hidden_size: self.hidden_size,
             intermediate_size: self.intermediate_size,
             num_attention_heads: self.num_attention_heads,
-            // Of no layer here, and checked by nobody.
+            // Nothing reads it: these layers always use ReLU.
             hidden_act: HiddenAct::Gelu,
             layer_norm_eps: LAYER_NORM_EPS,
         }

@@ -159,8 +159,8 @@ impl Embedder {
         Ok(cosines.affine(self.model.logit_scale().into(), bias.into())?)
     }
 
-    /// Probabilities from [logits](Self::similarity), (images, texts): that each text is the one that matches the image,
-    /// the softmax over the texts; for SigLIP that a text matches the image, whatever the others are, the sigmoid.
+    /// Probabilities from [logits](Self::similarity), (images, texts). A text's is that it, of all texts, matches the
+    /// image (softmax over the texts), or for SigLIP that it matches at all, independently of the others (sigmoid).
     ///
     /// # Errors
     /// If there are no dimensions.

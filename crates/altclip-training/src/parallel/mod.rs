@@ -20,10 +20,10 @@ mod communicator;
 mod greeting;
 #[cfg(feature = "nccl")]
 mod nccl;
+mod reception;
 mod rendezvous;
 mod secret;
 mod sockets;
-mod waiting;
 
 pub use communicator::{Alone, Communicator};
 #[cfg(feature = "nccl")]

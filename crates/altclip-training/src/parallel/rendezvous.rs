@@ -4,9 +4,9 @@ use super::communicator::Communicator;
 use super::greeting::{CHALLENGE, Greeting, keys, new_nonce, nonce_of};
 #[cfg(feature = "nccl")]
 use super::nccl::Nccl;
+use super::reception::Reception;
 use super::secret::Secret;
 use super::sockets::{MessageKind, Peer, RANK_IS_TAKEN, Sockets};
-use super::waiting::Reception;
 use crate::error::{Error, Result};
 use candle_core::Device;
 use std::collections::BTreeMap;
