@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Output;
 
 use candle_core::{DType, Device, Tensor};
-use common::{EMOJI, emoji, run, succeeded, tensors};
+use common::{EMOJI, emoji, failed, run, succeeded, tensors};
 use image::{DynamicImage, Rgb, RgbImage};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -135,12 +135,9 @@ fn another_models_vectors_are_refused_or_warned_of() -> TestResult {
     Ok(())
 }
 
+#[track_caller]
 fn failure(directory: &Path, arguments: &[&str]) -> TestResult<String> {
-    let output = search(directory, arguments)?;
-    let stderr = String::from_utf8(output.stderr)?;
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {stderr}");
-    assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
-    Ok(stderr)
+    failed(search(directory, arguments)?)
 }
 
 #[test]

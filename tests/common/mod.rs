@@ -107,6 +107,15 @@ pub fn succeeded(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Asserts that the program failed with exit code 1 and a single line of complaint, and returns that line.
+#[track_caller]
+pub fn failed(output: Output) -> TestResult<String> {
+    let stderr = String::from_utf8(output.stderr)?;
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    Ok(stderr)
+}
+
 /// The path of a golden model, as an argument.
 pub fn golden_model(name: &str) -> TestResult<String> {
     Ok(golden(name).to_str().ok_or("a path in UTF-8")?.to_owned())

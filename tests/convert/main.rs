@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor, pickle};
-use common::{ModelCopy, altdiffusion, golden_model, run, succeeded, tensor, tensors};
+use common::{ModelCopy, altdiffusion, failed, golden_model, run, succeeded, tensor, tensors};
 use tempfile::TempDir;
 use test_support::{TestResult, golden, relative_error};
 
@@ -39,12 +39,9 @@ impl Place {
     #[track_caller]
     fn refused(&self, arguments: &[&str]) -> TestResult<String> {
         let before = fs::read_dir(self.0.path())?.count();
-        let output = run(self.0.path(), arguments)?;
-        let stderr = String::from_utf8(output.stderr)?;
-        assert_eq!(output.status.code(), Some(1), "{stderr}");
-        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        let error = failed(run(self.0.path(), arguments)?)?;
         assert_eq!(fs::read_dir(self.0.path())?.count(), before, "something is left");
-        Ok(stderr)
+        Ok(error)
     }
 
     /// The latents of an image in two steps.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use candle_core::{DType, Device, Tensor};
-use common::{EMOJI, emoji, run, run_with_input, succeeded, tensor, tensors};
+use common::{EMOJI, emoji, failed, run, run_with_input, succeeded, tensor, tensors};
 use image::{Rgb, RgbImage};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{ListAccessor, RowAccessor};
@@ -52,12 +52,9 @@ fn embed(directory: &Path, arguments: &[&str]) -> TestResult<Output> {
 }
 
 /// The single error line of a run.
+#[track_caller]
 fn failure(directory: &Path, arguments: &[&str]) -> TestResult<String> {
-    let output = embed(directory, arguments)?;
-    let stderr = String::from_utf8(output.stderr)?;
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {stderr}");
-    assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
-    Ok(stderr)
+    failed(embed(directory, arguments)?)
 }
 
 fn names_in(directory: &Path) -> TestResult<Vec<String>> {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::{Duration, SystemTime};
 
-use common::{altdiffusion, succeeded};
+use common::{altdiffusion, failed, succeeded};
 use image::{Rgb, RgbImage};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -66,12 +66,9 @@ impl Place {
     }
 
     /// What a command that should fail says.
+    #[track_caller]
     pub fn refused(&self, arguments: &[&str]) -> TestResult<String> {
-        let output = self.index(arguments)?;
-        let said = String::from_utf8(output.stderr)?;
-        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
-        assert_eq!(said.lines().count(), 1, "{said}");
-        Ok(said)
+        failed(self.index(arguments)?)
     }
 
     /// The names of the images found, the best first.
