@@ -66,9 +66,9 @@ impl Greeting {
         secret: Option<&Secret>,
         nonce: &Nonce,
     ) -> Result<Self, Stranger> {
-        let (said, proof) = bytes.split_at(GREETING - TAG);
-        let words = said.strip_prefix(MAGIC).ok_or(Stranger::Other)?;
-        if !is_tag(secret, &[said, nonce], proof) {
+        let (signed, proof) = bytes.split_at(GREETING - TAG);
+        let words = signed.strip_prefix(MAGIC).ok_or(Stranger::Other)?;
+        if !is_tag(secret, &[signed, nonce], proof) {
             return Err(Stranger::Secret);
         }
         let (numbers, own) = words.split_at(16);

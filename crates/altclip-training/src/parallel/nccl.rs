@@ -33,9 +33,9 @@ impl Nccl {
         let mut id = if rank == 0 { *Id::new().map_err(failed)?.internal() } else { [0; ID_BYTES] };
         for byte in &mut id {
             // All use rank 0's value.
-            let said = sockets.gather(u64::from(byte.to_ne_bytes()[0]))?.first().copied();
+            let first = sockets.gather(u64::from(byte.to_ne_bytes()[0]))?.first().copied();
             *byte =
-                c_char::from_ne_bytes([said.and_then(|said| u8::try_from(said).ok()).unwrap_or_default()]);
+                c_char::from_ne_bytes([first.and_then(|value| u8::try_from(value).ok()).unwrap_or_default()]);
         }
         let comm = Comm::from_rank(device.cuda_stream(), rank, ranks, Id::uninit(id)).map_err(failed)?;
         Ok(Self { sockets, comm })

@@ -81,7 +81,7 @@ impl<'a> Reception<'a> {
         let Waiting { stream, address, nonce, greeting, .. } = one;
         let verified = Greeting::verified(&greeting, self.secret, &nonce);
         let rank = verified.map_or(0, |greeting| usize::try_from(greeting.rank).unwrap_or(usize::MAX));
-        let keys = verified.ok().and_then(|said| keys(self.secret, &nonce, &said.nonce, true));
+        let keys = verified.ok().and_then(|greeting| keys(self.secret, &nonce, &greeting.nonce, true));
         let peer = stream.set_nonblocking(false).ok().and_then(|()| Peer::new(rank, stream, keys).ok())?;
         match verified {
             Ok(greeting) => Some((greeting, peer)),

@@ -84,13 +84,13 @@ impl Sockets {
     fn ask(&self, kind: MessageKind, own: &[u8], result_len: usize) -> Result<Vec<u8>> {
         let mut result = vec![0; result_len];
         for peer in &self.peers {
-            let said = peer.send(kind, own);
-            if said.is_err() {
+            let sent = peer.send(kind, own);
+            if sent.is_err() {
                 peer.close();
             }
             // Rank 0 may have given up, after reporting which rank it lost.
             peer.receive(kind, &mut result)?;
-            said?;
+            sent?;
         }
         Ok(result)
     }
@@ -210,19 +210,19 @@ impl Peer {
     pub(super) fn receive(&self, kind: MessageKind, payload: &mut [u8]) -> Result<()> {
         let mut words = [0; HEADER];
         (&self.stream).read_exact(&mut words).map_err(|error| self.lost(&error))?;
-        let (said, number) = numbers(&words);
-        if said == MessageKind::Refused as u64 && kind == MessageKind::Welcome {
+        let (found, number) = numbers(&words);
+        if found == MessageKind::Refused as u64 && kind == MessageKind::Welcome {
             return Err(Error::Rank { rank: self.rank, problem: refusal(number) });
         }
-        if said == MessageKind::Lost as u64 {
+        if found == MessageKind::Lost as u64 {
             self.verify(&words, &[])?;
             let problem = "was lost, as rank 0 says".to_owned();
             return Err(Error::Rank { rank: usize::try_from(number).unwrap_or(usize::MAX), problem });
         }
-        if (said, number) != (kind as u64, payload.len() as u64) {
+        if (found, number) != (kind as u64, payload.len() as u64) {
             let expected = payload.len();
             let problem = format!(
-                "does something else: expected a {kind:?} of {expected} bytes, found message {said} of {number}; all \
+                "does something else: expected a {kind:?} of {expected} bytes, found message {found} of {number}; all \
                  ranks need the same program, settings and data"
             );
             return Err(Error::Rank { rank: self.rank, problem });

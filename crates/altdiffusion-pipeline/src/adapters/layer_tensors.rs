@@ -83,19 +83,19 @@ impl LayerTensors {
         let error = |problem: String| Error::content(file, format!("layer {path}: {problem}"));
         let mut changes = LayerChanges::default();
         if let Some(product) = self.product().map_err(error)? {
-            let said = product.rank();
-            if said.is_some_and(|rank| rank > LARGEST_RANK) {
+            let product_rank = product.rank();
+            if product_rank.is_some_and(|rank| rank > LARGEST_RANK) {
                 return Err(error(format!(
                     "expected a rank of at most {LARGEST_RANK}, found {}",
-                    said.unwrap_or(0)
+                    product_rank.unwrap_or(0)
                 )));
             }
             let alpha = self.take(TensorRole::Alpha).map(|alpha| single(&alpha)).transpose()?;
             let scale = match (alpha, config) {
                 (Some(Err(problem)), _) => return Err(error(problem)),
                 // Without a rank, LyCORIS scales by 1, whatever the alpha.
-                (Some(Ok(alpha)), _) => said.map_or(1.0, |rank| alpha / rank as f64),
-                (None, Some(config)) => config.scale(&path, said)?,
+                (Some(Ok(alpha)), _) => product_rank.map_or(1.0, |rank| alpha / rank as f64),
+                (None, Some(config)) => config.scale(&path, product_rank)?,
                 (None, None) => 1.0,
             };
             if let Some(bias) = self.take(TensorRole::LoraUpBias) {

@@ -198,16 +198,16 @@ impl PeftConfig {
     /// # Errors
     /// If the matrices have another rank than the configuration says.
     pub(super) fn scale(&self, path: &str, rank: Option<usize>) -> Result<f64> {
-        let said = self.rank_pattern.get(path).or(self.rank);
-        if let (Some(said), Some(found)) = (said, rank)
-            && said != found
+        let configured = self.rank_pattern.get(path).or(self.rank);
+        if let (Some(configured), Some(found)) = (configured, rank)
+            && configured != found
         {
             let problem =
-                format!("says that layer {path} has rank {said}, but its matrices have rank {found}");
+                format!("says that layer {path} has rank {configured}, but its matrices have rank {found}");
             return Err(Error::content(&self.name, problem));
         }
         let alpha = self.alpha_pattern.get(path).or(self.alpha);
-        let (Some(alpha), Some(rank)) = (alpha, said.or(rank)) else { return Ok(1.0) };
+        let (Some(alpha), Some(rank)) = (alpha, configured.or(rank)) else { return Ok(1.0) };
         let rank = rank as f64;
         Ok(alpha / if self.rank_stabilized { rank.sqrt() } else { rank })
     }

@@ -180,7 +180,7 @@ impl ControlNetConfig {
             PerBlock::Same(other) => *other == value,
             PerBlock::Each(others) => others.iter().all(|other| *other == value),
         };
-        let said = |values: &PerBlock<usize>| match values {
+        let shown = |values: &PerBlock<usize>| match values {
             PerBlock::Same(value) => value.to_string(),
             PerBlock::Each(values) => format!("{values:?}"),
         };
@@ -189,7 +189,7 @@ impl ControlNetConfig {
             ("cross_attention_dim", self.cross_attention_dim, &unet.cross_attention_dim),
         ] {
             if !is_everywhere(of_unet, own) {
-                return Err(differs(field, own.to_string(), said(of_unet)));
+                return Err(differs(field, own.to_string(), shown(of_unet)));
             }
         }
         // An inpainting UNet takes more channels than it denoises.

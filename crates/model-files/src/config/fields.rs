@@ -156,9 +156,9 @@ pub fn parse_config<T: ConfigFile>(file: &FileData) -> Result<T> {
 
 /// Warns of an unknown field. Several parts of a program may read a file, and should not all warn.
 fn warn_once(file: &str, field: &str) {
-    static SAID: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
-    let mut said = SAID.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if said.insert((file.to_owned(), field.to_owned())) {
+    static REPORTED: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
+    let mut reported = REPORTED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if reported.insert((file.to_owned(), field.to_owned())) {
         tracing::warn!("{file}: unknown field {field} has no effect");
     }
 }
