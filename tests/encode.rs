@@ -38,8 +38,8 @@ fn hidden_states_are_those_of_the_reference() -> TestResult {
     for (model, repository) in
         [("alt_diffusion", "alt_diffusion"), ("alt_diffusion_m18", "alt_diffusion_m18")]
     {
-        let said = encode(directory.path(), model, &texts.each_ref().map(String::as_str))?;
-        assert_eq!(said, "out.safetensors: 5 texts\n");
+        let printed = encode(directory.path(), model, &texts.each_ref().map(String::as_str))?;
+        assert_eq!(printed, "out.safetensors: 5 texts\n");
         let found = tensors(&directory.path().join("out.safetensors"))?;
         let mut names: Vec<_> = found.keys().map(String::as_str).collect();
         names.sort_unstable();

@@ -42,11 +42,11 @@ fn retrieval_prints_the_table_of_the_report() -> TestResult {
     let output = run(directory.path(), &arguments)?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && stderr.contains("left out: ") && stderr.contains("4.png"), "{stderr}");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let lines: Vec<&str> = said.lines().collect();
-    assert_eq!(lines.len(), 2, "{said}");
-    assert!(lines[0].starts_with("emoji\ten\t3\t3\t") && lines[0].contains("100.0"), "{said}");
-    assert!(lines[1].starts_with("emoji\tzh\t3\t3\t"), "{said}");
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines.len(), 2, "{printed}");
+    assert!(lines[0].starts_with("emoji\ten\t3\t3\t") && lines[0].contains("100.0"), "{printed}");
+    assert!(lines[1].starts_with("emoji\tzh\t3\t3\t"), "{printed}");
 
     let output = run(directory.path(), &[&arguments[..], &["--json"]].concat())?;
     let rows: Vec<Value> = serde_json::from_slice(&output.stdout)?;
@@ -65,11 +65,11 @@ fn zero_shot_tells_classes_from_texts() -> TestResult {
     images(&directory.path().join("data"), &colours)?;
     fs::write(directory.path().join("classes.txt"), "a\t红\nb\t蓝\n")?;
     let arguments = ["eval", "zero-shot", "data", "--classes", "classes.txt", "--language", "zh"];
-    let said = succeeded(&run(directory.path(), &arguments)?);
-    let cells: Vec<&str> = said.trim_end().split('\t').collect();
-    assert_eq!((cells.len(), &cells[..3], cells[4]), (6, &["emoji", "zh", "3"][..], "–"), "{said}");
-    let said = succeeded(&run(directory.path(), &[&arguments[..], &["--json"]].concat())?);
-    let rows: Vec<Value> = serde_json::from_str(&said)?;
+    let printed = succeeded(&run(directory.path(), &arguments)?);
+    let cells: Vec<&str> = printed.trim_end().split('\t').collect();
+    assert_eq!((cells.len(), &cells[..3], cells[4]), (6, &["emoji", "zh", "3"][..], "–"), "{printed}");
+    let printed = succeeded(&run(directory.path(), &[&arguments[..], &["--json"]].concat())?);
+    let rows: Vec<Value> = serde_json::from_str(&printed)?;
     assert_eq!((&rows[0]["images"], &rows[0]["top5"]), (&3.into(), &Value::Null));
     let share = rows[0]["top1"].as_f64().ok_or("no share")?;
     assert!([0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0].iter().any(|possible| (possible - share).abs() < 1e-9));
@@ -86,19 +86,19 @@ fn images_that_are_not_read_are_counted_and_named() -> TestResult {
     fs::write(path("data/b/notes.md"), "")?;
     fs::write(path("classes.txt"), "a\nb\n")?;
     let zero_shot = ["eval", "zero-shot", "data", "--classes", "classes.txt"];
-    let said = |arguments: &[&str]| -> TestResult<String> {
+    let printed = |arguments: &[&str]| -> TestResult<String> {
         Ok(String::from_utf8(run(directory.path(), arguments)?.stderr)?)
     };
     let warning = "skipped 1: data/a/2.jxl: not read here: convert such images to PNG or JPEG\n";
     // Two languages share the folders.
     let both = ["--language", "en,zh", "--template", "{}"];
-    assert_eq!(said(&[&zero_shot[..], &both].concat())?, format!("warning: {warning}"));
+    assert_eq!(printed(&[&zero_shot[..], &both].concat())?, format!("warning: {warning}"));
     fs::write(path("data/a/1.txt"), "red")?;
-    assert_eq!(said(&["eval", "retrieval", "data/a"])?, format!("warning: {warning}"));
+    assert_eq!(printed(&["eval", "retrieval", "data/a"])?, format!("warning: {warning}"));
     for name in ["data/a/1.png", "data/b/1.png"] {
         fs::remove_file(path(name))?;
     }
-    assert!(said(&zero_shot)?.ends_with(&format!("found none; {warning}")));
+    assert!(printed(&zero_shot)?.ends_with(&format!("found none; {warning}")));
     Ok(())
 }
 

@@ -200,9 +200,12 @@ fn an_interrupt_ends_the_training_after_its_step() -> TestResult {
     let first = lines.by_ref().find(|line| line.as_ref().is_ok_and(|line| line.contains("/1000000, loss ")));
     assert!(first.is_some());
     Command::new("kill").args(["-INT", &child.id().to_string()]).status()?;
-    let said = lines.collect::<std::io::Result<Vec<_>>>()?.join("\n");
-    assert_eq!(child.wait()?.code(), Some(130), "{said}");
-    assert!(said.contains("stopping when this step is done and kept; Ctrl-C again stops at once"), "{said}");
-    assert!(said.contains("error: cancelled after step "), "{said}");
+    let printed = lines.collect::<std::io::Result<Vec<_>>>()?.join("\n");
+    assert_eq!(child.wait()?.code(), Some(130), "{printed}");
+    assert!(
+        printed.contains("stopping when this step is done and kept; Ctrl-C again stops at once"),
+        "{printed}"
+    );
+    assert!(printed.contains("error: cancelled after step "), "{printed}");
     Ok(())
 }

@@ -38,9 +38,9 @@ fn directories_are_searched_for_images_of_every_ending() -> TestResult {
     fs::write(directory.path().join("notes.txt"), "")?;
     let place = tempfile::tempdir()?;
     let output = place.path().join("o.safetensors").display().to_string();
-    let said = succeeded(&run(directory.path(), &["embed", "--image", ".", "--output", &output])?);
+    let printed = succeeded(&run(directory.path(), &["embed", "--image", ".", "--output", &output])?);
     let expected = "7 images; left out: 1 .jxl, 1 .txt (convert such images to PNG or JPEG)\n";
-    assert!(said.ends_with(expected), "{said}");
+    assert!(printed.ends_with(expected), "{printed}");
 
     // A file named explicitly is not skipped.
     let error = complaint(directory.path(), &["similarity", "--image", "h.jxl", "--text", "a"], false)?;
@@ -72,8 +72,8 @@ fn transparent_images_lie_on_the_background_of_the_model_or_of_the_option() -> T
     drawings(root)?;
     let vectors = |name: &str, more: &[&str], says: &str| -> TestResult<candle_core::Tensor> {
         let images = ["embed", "--image", "white.png", "--image", "transparent.png", "-o", name];
-        let said = complaint(root, &[&images[..], more].concat(), true)?;
-        assert_eq!(said.lines().last().unwrap_or_default(), says, "{more:?}");
+        let printed = complaint(root, &[&images[..], more].concat(), true)?;
+        assert_eq!(printed.lines().last().unwrap_or_default(), says, "{more:?}");
         tensor(&root.join(name), "image_embeds")
     };
     let apart = |vectors: &candle_core::Tensor| -> TestResult<f64> {
@@ -179,11 +179,11 @@ fn lists_are_read_whatever_wrote_them() -> TestResult {
     fs::copy(root.join("white.png"), root.join("a/1.png"))?;
     fs::copy(root.join("white.png"), root.join("b/1.jfif"))?;
     fs::write(root.join("classes.txt"), "\u{feff}a\tred\r\nb\tblue\r\n")?;
-    let said = succeeded(&run(
+    let printed = succeeded(&run(
         root,
         &["eval", "zero-shot", ".", "--classes", "classes.txt", "--template", "{}", "--json"],
     )?);
-    assert_eq!(serde_json::from_str::<Value>(&said)?[0]["images"], 2);
+    assert_eq!(serde_json::from_str::<Value>(&printed)?[0]["images"], 2);
 
     // The list's actual error, a truncated line, not that the list changed.
     fs::write(root.join("images.jsonl"), "{\"image\": \"white.png\"}\n{\"image\": 3}\n")?;

@@ -47,13 +47,13 @@ fn a_whole_model_lacks_nothing() -> TestResult {
 #[test]
 fn the_model_inside_the_program_is_a_pipeline_and_a_dual_encoder() -> TestResult {
     let directory = tempfile::tempdir()?;
-    let said = succeeded(&run(directory.path(), &["inspect"])?);
-    let first = said.lines().next().unwrap_or_default();
+    let printed = succeeded(&run(directory.path(), &["inspect"])?);
+    let first = printed.lines().next().unwrap_or_default();
     assert_eq!(
         first, "the built-in model: AltDiffusion pipeline; dual encoder of the family AltDiffusion",
-        "{said}"
+        "{printed}"
     );
-    assert!(said.contains("image_encoder") && said.contains("F16 × "), "{said}");
+    assert!(printed.contains("image_encoder") && printed.contains("F16 × "), "{printed}");
     Ok(())
 }
 
@@ -65,8 +65,8 @@ fn a_pipeline_is_called_by_its_text_encoder() -> TestResult {
         [("sd2", "Stable Diffusion pipeline with CLIP"), ("taiyi", "Stable Diffusion pipeline with BERT")]
     {
         let output = run(directory.path(), &["inspect", &format!("{golden}/{model}")])?;
-        let said = String::from_utf8(output.stdout)?;
-        assert!(said.lines().next().is_some_and(|line| line.contains(expected)), "{model}: {said}");
+        let printed = String::from_utf8(output.stdout)?;
+        assert!(printed.lines().next().is_some_and(|line| line.contains(expected)), "{model}: {printed}");
     }
     Ok(())
 }

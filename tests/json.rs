@@ -47,9 +47,9 @@ fn the_help_names_the_fields() -> TestResult {
         (&["generate"], &["a cat", "--steps", "1", "-n", "2"]),
     ];
     for (subcommand, arguments) in cases {
-        let said = succeeded(&run(root, &[subcommand, arguments, &["--json"]].concat())?);
+        let printed = succeeded(&run(root, &[subcommand, arguments, &["--json"]].concat())?);
         let values: Vec<Value> =
-            serde_json::Deserializer::from_str(&said).into_iter().collect::<Result<_, _>>()?;
+            serde_json::Deserializer::from_str(&printed).into_iter().collect::<Result<_, _>>()?;
         let objects = values.iter().map(|value| value.get(0).unwrap_or(value));
         let found: BTreeSet<String> = objects
             .flat_map(|object| object.as_object().into_iter().flatten())
@@ -59,7 +59,7 @@ fn the_help_names_the_fields() -> TestResult {
         let unknown: Vec<_> = found.difference(&documented).collect();
         assert!(!found.is_empty() && unknown.is_empty(), "{subcommand:?}: {unknown:?} not in {documented:?}");
         let lines = if subcommand == ["generate"] { 2 } else { 1 };
-        assert_eq!(values.len(), lines, "{subcommand:?}: {said}");
+        assert_eq!(values.len(), lines, "{subcommand:?}: {printed}");
     }
     Ok(())
 }

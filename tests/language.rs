@@ -156,9 +156,9 @@ fn errors_are_chinese() -> TestResult {
     ];
     for (arguments, expected) in cases {
         let output = run(CHINESE, arguments)?;
-        let said = String::from_utf8(output.stderr)?;
-        assert!(!output.status.success() && said.contains(expected), "{arguments:?}: {said}");
-        assert!(said.contains("错误：") && !said.contains("error"), "{arguments:?}: {said}");
+        let printed = String::from_utf8(output.stderr)?;
+        assert!(!output.status.success() && printed.contains(expected), "{arguments:?}: {printed}");
+        assert!(printed.contains("错误：") && !printed.contains("error"), "{arguments:?}: {printed}");
     }
     Ok(())
 }
@@ -167,8 +167,8 @@ fn errors_are_chinese() -> TestResult {
 fn others_read_english() -> TestResult {
     for locale in ["C", "C.UTF-8", "en_US.UTF-8", "de_DE.UTF-8"] {
         assert!(help(locale, &["generate", "-h"])?.starts_with("Draw images from prompts"));
-        let said = String::from_utf8(run(locale, &["generate", "猫", "--image", "none.png"])?.stderr)?;
-        assert_eq!(said, "error: --image: none.png: No such file or directory (os error 2)\n");
+        let printed = String::from_utf8(run(locale, &["generate", "猫", "--image", "none.png"])?.stderr)?;
+        assert_eq!(printed, "error: --image: none.png: No such file or directory (os error 2)\n");
     }
     Ok(())
 }

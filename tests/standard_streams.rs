@@ -175,14 +175,14 @@ fn what_strangers_wrote_cannot_change_the_terminal() -> TestResult {
     ];
     for (arguments, succeeds) in cases {
         let output = run(place.path(), arguments)?;
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8(said)?;
-        assert_eq!(output.status.success(), succeeds, "{arguments:?}: {said}");
-        assert!(is_harmless(&said), "{arguments:?}: {said:?}");
+        let printed = [output.stdout, output.stderr].concat();
+        let printed = String::from_utf8(printed)?;
+        assert_eq!(output.status.success(), succeeds, "{arguments:?}: {printed}");
+        assert!(is_harmless(&printed), "{arguments:?}: {printed:?}");
         // Clap removes escape sequences from what it quotes.
-        let is_shown = said.contains(SHOWN) || arguments.contains(&"--steps");
-        assert!(is_shown || said.contains(&SHOWN.replace('\\', "\\\\")), "{arguments:?}: {said:?}");
-        assert!(said.lines().all(|line| line.len() < 10_000), "{arguments:?}");
+        let is_shown = printed.contains(SHOWN) || arguments.contains(&"--steps");
+        assert!(is_shown || printed.contains(&SHOWN.replace('\\', "\\\\")), "{arguments:?}: {printed:?}");
+        assert!(printed.lines().all(|line| line.len() < 10_000), "{arguments:?}");
     }
     // Machine-readable output is unfiltered.
     let output = run(place.path(), &["search", &index, "a", "--json"])?;
@@ -193,9 +193,10 @@ fn what_strangers_wrote_cannot_change_the_terminal() -> TestResult {
     Ok(())
 }
 
-fn is_harmless(said: &str) -> bool {
+fn is_harmless(printed: &str) -> bool {
     // A tab stands between the columns of a table.
-    said.chars()
+    printed
+        .chars()
         .all(|c| matches!(c, '\n' | '\t') || !(c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c)))
 }
 

@@ -33,12 +33,12 @@ fn tables_are_aligned_under_a_header() -> TestResult {
     let directory = tempfile::tempdir()?;
     let root = directory.path();
     succeeded(&run(root, &["embed", "--text", "一只猫", "--text", "a dog", "--output", "i.safetensors"])?);
-    if let Some((said, code)) = at_terminal(root, "search i.safetensors 一只猫 --quiet")? {
-        let lines: Vec<&str> = said.lines().collect();
-        assert_eq!(code, Some(0), "{said:?}");
-        assert_eq!(lines.len(), 3, "{said:?}");
-        assert_eq!(lines[..2], ["rank   score  kind  item", "   1  1.0000  text  一只猫"], "{said:?}");
-        assert!(lines[2].starts_with("   2  ") && lines[2].ends_with("  text  a dog"), "{said:?}");
+    if let Some((printed, code)) = at_terminal(root, "search i.safetensors 一只猫 --quiet")? {
+        let lines: Vec<&str> = printed.lines().collect();
+        assert_eq!(code, Some(0), "{printed:?}");
+        assert_eq!(lines.len(), 3, "{printed:?}");
+        assert_eq!(lines[..2], ["rank   score  kind  item", "   1  1.0000  text  一只猫"], "{printed:?}");
+        assert!(lines[2].starts_with("   2  ") && lines[2].ends_with("  text  a dog"), "{printed:?}");
     }
     Ok(())
 }
@@ -46,13 +46,13 @@ fn tables_are_aligned_under_a_header() -> TestResult {
 #[test]
 fn an_image_is_not_written_to_a_terminal() -> TestResult {
     let directory = tempfile::tempdir()?;
-    if let Some((said, code)) = at_terminal(directory.path(), "generate 一只猫 --output -")? {
-        assert_eq!(code, Some(1), "{said:?}");
+    if let Some((printed, code)) = at_terminal(directory.path(), "generate 一只猫 --output -")? {
+        assert_eq!(code, Some(1), "{printed:?}");
         assert!(
-            said.contains("--output -: standard output is a terminal, expected a file or a pipe"),
-            "{said:?}"
+            printed.contains("--output -: standard output is a terminal, expected a file or a pipe"),
+            "{printed:?}"
         );
-        assert_eq!(said.lines().count(), 1, "{said:?}");
+        assert_eq!(printed.lines().count(), 1, "{printed:?}");
     }
     Ok(())
 }
@@ -64,8 +64,8 @@ fn errors_and_help_are_coloured() -> TestResult {
         ("inspect missing", "\u{1b}[1m\u{1b}[31merror\u{1b}[0m: "),
         ("generate -h", "\u{1b}[1m\u{1b}[4mUsage:"),
     ] {
-        if let Some((said, _)) = at_terminal(directory.path(), arguments)? {
-            assert!(said.contains(expected), "{arguments}: {said:?}");
+        if let Some((printed, _)) = at_terminal(directory.path(), arguments)? {
+            assert!(printed.contains(expected), "{arguments}: {printed:?}");
         }
     }
     Ok(())

@@ -85,8 +85,8 @@ fn there_and_back_are_the_same_bytes() -> TestResult {
     for model in ["alt_diffusion", "alt_diffusion_m18"] {
         let place = Place::new()?;
         let source = golden_model(model)?;
-        let said = place.convert(&[&source, "one.safetensors"])?;
-        assert!(said.starts_with("one.safetensors: ") && said.ends_with(" tensors\n"), "{said}");
+        let printed = place.convert(&[&source, "one.safetensors"])?;
+        assert!(printed.starts_with("one.safetensors: ") && printed.ends_with(" tensors\n"), "{printed}");
         place.convert(&["one.safetensors", "folders", "--config", &source])?;
         for file in [UNET, VAE] {
             let (there, back) = (golden(model).join(file), place.path("folders").join(file));
@@ -115,8 +115,8 @@ fn a_checkpoint_of_a_training_run_draws() -> TestResult {
     let drawn = place.draw(&["--model", &config])?;
     assert_eq!(relative_error(&place.draw(&["--model", &file, "--config", &config])?, &drawn), 0.0);
     // The names are the reference's, and training state is left out.
-    let said = place.convert(&[&file, "m18.safetensors", "--config", &config])?;
-    assert!(said.contains("2 others left out: betas, model_ema.decay"), "{said}");
+    let printed = place.convert(&[&file, "m18.safetensors", "--config", &config])?;
+    assert!(printed.contains("2 others left out: betas, model_ema.decay"), "{printed}");
     place.convert(&[&config, "ours.safetensors"])?;
     assert_eq!(contents(&place.path("m18.safetensors"))?, contents(&place.path("ours.safetensors"))?);
     Ok(())

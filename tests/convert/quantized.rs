@@ -10,9 +10,9 @@ use crate::common::{golden_model, run, succeeded};
 use test_support::{TestResult, relative_error};
 
 /// The cosines printed by a conversion.
-fn cosines(said: &str) -> TestResult<Vec<f64>> {
+fn cosines(printed: &str) -> TestResult<Vec<f64>> {
     let of_line = |line: &str| Some(line.split("cosine ").nth(1)?.split(',').next()?.to_owned());
-    Ok(said.lines().filter_map(of_line).map(|cosine| cosine.parse()).collect::<Result<_, _>>()?)
+    Ok(printed.lines().filter_map(of_line).map(|cosine| cosine.parse()).collect::<Result<_, _>>()?)
 }
 
 #[test]
@@ -22,18 +22,18 @@ fn blocks_draw_nearly_the_same() -> TestResult {
     let source = format!("{}/models/emoji", env!("CARGO_MANIFEST_DIR"));
     let drawn = place.draw(&["--model", &source])?;
     for (dtype, bits) in [("q8_0", 8), ("q5_0", 5), ("q4_0", 4)] {
-        let said = place.convert(&[&source, "one.gguf", "--dtype", dtype])?;
-        assert!(said.starts_with("one.gguf: 529 tensors\n"), "{said}");
+        let printed = place.convert(&[&source, "one.gguf", "--dtype", dtype])?;
+        assert!(printed.starts_with("one.gguf: 529 tensors\n"), "{printed}");
         // The largest value of a block is 2^(bits − 1) steps, and of 32 normal values it is about twice their root
         // mean square. Rounding is uniform over a step, with an error of 1/√12 of it: relative to the values, and so
         // to what a layer computes, 2 / (2^(bits − 1) √12). A path through the model has some 64 layers, whose errors
         // add up in squares.
         let tolerance = 64f64.sqrt() * 2.0 / (f64::from(1 << (bits - 1)) * 12f64.sqrt());
-        let cosines = cosines(&said)?;
-        assert_eq!(cosines.len(), 4, "{said}");
+        let cosines = cosines(&printed)?;
+        assert_eq!(cosines.len(), 4, "{printed}");
         for cosine in cosines {
             // 1 − cos is half the square of a small angle.
-            assert!(cosine < 1.0 && cosine > 1.0 - tolerance * tolerance / 2.0, "{dtype}: {said}");
+            assert!(cosine < 1.0 && cosine > 1.0 - tolerance * tolerance / 2.0, "{dtype}: {printed}");
         }
         let config = ["--model", "one.gguf", "--config", &source];
         let error = relative_error(&place.draw(&config)?, &drawn);
@@ -78,15 +78,15 @@ fn blocks_become_numbers_again() -> TestResult {
 fn what_blocks_a_file_has_is_told() -> TestResult {
     let place = Place::new()?;
     let source = golden_model("alt_diffusion")?;
-    let said = place.convert(&[&source, "one.gguf", "--dtype", "q4_k"])?;
-    assert!(said.contains(" of them as q8_0 because their rows do not divide into blocks"), "{said}");
-    let said = succeeded(&run(place.0.path(), &["inspect", "one.gguf"])?);
+    let printed = place.convert(&[&source, "one.gguf", "--dtype", "q4_k"])?;
+    assert!(printed.contains(" of them as q8_0 because their rows do not divide into blocks"), "{printed}");
+    let printed = succeeded(&run(place.0.path(), &["inspect", "one.gguf"])?);
     for expected in ["AltDiffusion pipeline in one file", "q8_0 × ", "F32 × ", "unet", "text_encoder", "vae"]
     {
-        assert!(said.contains(expected), "{expected}: {said}");
+        assert!(printed.contains(expected), "{expected}: {printed}");
     }
-    let said = succeeded(&run(place.0.path(), &["inspect", "one.gguf", "--json"])?);
-    assert!(said.contains("\"missing\": []") && said.contains("\"misshapen\": []"), "{said}");
+    let printed = succeeded(&run(place.0.path(), &["inspect", "one.gguf", "--json"])?);
+    assert!(printed.contains("\"missing\": []") && printed.contains("\"misshapen\": []"), "{printed}");
     Ok(())
 }
 
@@ -95,8 +95,8 @@ fn what_blocks_a_file_has_is_told() -> TestResult {
 fn folders_hold_parts_quantized() -> TestResult {
     let place = Place::new()?;
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/emoji").display().to_string();
-    let said = place.convert(&[&source, "folders", "--dtype", "q8_0"])?;
-    assert!(said.contains("the UNet's output beside that of"), "{said}");
+    let printed = place.convert(&[&source, "folders", "--dtype", "q8_0"])?;
+    assert!(printed.contains("the UNet's output beside that of"), "{printed}");
     for (there, absent) in [
         ("unet/diffusion_pytorch_model.gguf", "unet/diffusion_pytorch_model.safetensors"),
         ("text_encoder/model.gguf", "text_encoder/model.safetensors"),

@@ -77,8 +77,8 @@ fn vectors_are_those_of_the_library_in_order() -> TestResult {
     let arguments =
         ["--model", EMOJI, "--text", texts[0], "--texts", "more.txt", "--image", "3.webp", "--image"];
     let arguments = [&arguments[..], &["photos", "--output"]].concat();
-    let said = succeeded(&embed(root, &[&arguments[..], &["unit.safetensors"]].concat())?);
-    assert_eq!(said, "unit.safetensors: 3 texts, 3 images\n");
+    let printed = succeeded(&embed(root, &[&arguments[..], &["unit.safetensors"]].concat())?);
+    assert_eq!(printed, "unit.safetensors: 3 texts, 3 images\n");
     succeeded(&embed(root, &[&arguments[..], &["raw.safetensors", "--raw"]].concat())?);
     assert_eq!(names_in(root)?, ["3.webp", "more.txt", "photos", "raw.safetensors", "unit.safetensors"]);
 

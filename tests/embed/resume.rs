@@ -102,8 +102,8 @@ fn images_are_not_read_again() -> TestResult {
     for name in &names[..16] {
         fs::remove_file(root.join(name))?;
     }
-    let said = succeeded(&embed(root, &arguments)?);
-    assert_eq!(said, "parts.parquet: 59 images; 1 image skipped\n");
+    let printed = succeeded(&embed(root, &arguments)?);
+    assert_eq!(printed, "parts.parquet: 59 images; 1 image skipped\n");
     assert!(fs::read(root.join("parts.parquet"))? == fs::read(root.join("whole.parquet"))?);
     Ok(())
 }

@@ -34,8 +34,8 @@ fn random_options_are_read_from_the_image_alone() -> TestResult {
         let ending = ["png", "jpg", "webp"][draw as usize % 3];
         let (first, again) = (format!("first-{draw}.{ending}"), format!("again.{ending}"));
         let all = [vec!["generate".to_owned(), format!("--output={first}")], arguments.clone()].concat();
-        let said = run(place.path(), &all)?;
-        assert!(said.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&said.stderr));
+        let printed = run(place.path(), &all)?;
+        assert!(printed.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&printed.stderr));
         let found = files_beginning(place.path(), &format!("first-{draw}"))?;
         assert!(!found.is_empty(), "{arguments:?}");
         for file in found {
@@ -130,14 +130,14 @@ fn an_image_of_several_can_be_had_alone() -> TestResult {
     let same = |a: &str, b: &str| -> TestResult<bool> {
         Ok(image::open(place.path().join(a))? == image::open(place.path().join(b))?)
     };
-    let said = draw(&["a cat", "-n", "3", "--seed", "7", "--output", "c.png"])?;
-    assert!(said.contains("c-2.png: 48 × 48 pixels, seed 8\n"), "{said}");
+    let printed = draw(&["a cat", "-n", "3", "--seed", "7", "--output", "c.png"])?;
+    assert!(printed.contains("c-2.png: 48 × 48 pixels, seed 8\n"), "{printed}");
     draw(&["a cat", "--seed", "9", "--output", "alone.png"])?;
     assert!(same("c-3.png", "alone.png")? && !same("c-2.png", "alone.png")?);
 
     let stream = ["a cat", "a dog", "-n", "2", "--seed", "7", "--seeds", "stream"];
-    let said = draw(&[&stream[..], &["--output", "s.png"]].concat())?;
-    assert!(said.contains("s-3.png: 48 × 48 pixels, seed 7, image 3 of 4\n"), "{said}");
+    let printed = draw(&[&stream[..], &["--output", "s.png"]].concat())?;
+    assert!(printed.contains("s-3.png: 48 × 48 pixels, seed 7, image 3 of 4\n"), "{printed}");
     draw(&[&stream[..], &["--only", "3", "--output", "alone.png"]].concat())?;
     assert!(same("s-3.png", "alone.png")? && !same("s-4.png", "alone.png")?);
     // From a sheet, too.

@@ -16,9 +16,9 @@ const TOLERANCE: f64 = 1e-4;
 #[test]
 fn a_prompt_is_enough() -> TestResult {
     let directory = tempfile::tempdir()?;
-    let said = succeeded(&run(directory.path(), &["generate", "一只猫"])?);
-    assert!(said.starts_with("out.png: 64 × 64 pixels, seed "), "{said}");
-    assert_eq!(said.lines().count(), 1, "{said}");
+    let printed = succeeded(&run(directory.path(), &["generate", "一只猫"])?);
+    assert!(printed.starts_with("out.png: 64 × 64 pixels, seed "), "{printed}");
+    assert_eq!(printed.lines().count(), 1, "{printed}");
     assert_eq!(image(&directory.path().join("out.png"))?.dimensions(), (64, 64));
     assert_eq!(fs::read_dir(directory.path())?.count(), 1);
     Ok(())
@@ -67,8 +67,8 @@ fn latents_are_those_of_diffusers() -> TestResult {
         };
         command.args(scheduler);
         command.arg(case["prompt"].as_str().ok_or("a case without prompt")?);
-        let said = succeeded(&command.output()?);
-        assert_eq!(said.contains("seed"), !is_given, "{said}");
+        let printed = succeeded(&command.output()?);
+        assert_eq!(printed.contains("seed"), !is_given, "{printed}");
 
         let error = relative_error(&tensor(&path("final"), "latents")?, of_case("latents")?);
         println!("{name}: {error:e}");
@@ -93,13 +93,13 @@ fn latents_are_those_of_diffusers() -> TestResult {
 fn several_images_are_numbered_and_have_seeds_of_their_own() -> TestResult {
     let directory = tempfile::tempdir()?;
     let path = |name: &str| directory.path().join(name);
-    let said = generate(directory.path(), &["a cat", "-n", "3", "--seed", "7", "--output", "cat.png"])?;
-    let lines: Vec<_> = said.lines().collect();
+    let printed = generate(directory.path(), &["a cat", "-n", "3", "--seed", "7", "--output", "cat.png"])?;
+    let lines: Vec<_> = printed.lines().collect();
     assert_eq!(lines, [1, 2, 3].map(|i| format!("cat-{i}.png: 64 × 64 pixels, seed {}", i + 6)));
     assert!(!path("cat.png").exists());
 
-    let said = generate(directory.path(), &["a cat", "--seed", "7", "--output", "alone.png"])?;
-    assert_eq!(said, "alone.png: 64 × 64 pixels, seed 7\n");
+    let printed = generate(directory.path(), &["a cat", "--seed", "7", "--output", "alone.png"])?;
+    assert_eq!(printed, "alone.png: 64 × 64 pixels, seed 7\n");
     let difference = |a: &str, b: &str| -> TestResult<u8> {
         let (a, b) = (image(&path(a))?, image(&path(b))?);
         Ok(a.iter().zip(b.iter()).map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0))
@@ -125,8 +125,8 @@ fn a_seed_repeats_an_image_and_a_run_without_one_does_not() -> TestResult {
 #[test]
 fn several_prompts_are_numbered_on() -> TestResult {
     let directory = tempfile::tempdir()?;
-    let said = generate(directory.path(), &["一只猫", "a house", "--seed", "3", "--num-images", "2"])?;
-    assert_eq!(said.lines().count(), 4, "{said}");
+    let printed = generate(directory.path(), &["一只猫", "a house", "--seed", "3", "--num-images", "2"])?;
+    assert_eq!(printed.lines().count(), 4, "{printed}");
     assert_eq!(fs::read_dir(directory.path())?.count(), 4);
     let text = |number: usize| -> TestResult<String> {
         let bytes = fs::read(directory.path().join(format!("out-{number}.png")))?;
@@ -164,8 +164,8 @@ fn saved_latents_can_be_started_from() -> TestResult {
     )?;
     assert_eq!(tensor(&path("first"), "latents")?.dims(), [2, 4, 8, 6]);
     // The latents determine the number and size of the images.
-    let said = generate(directory.path(), &["a cat", "--initial-latents", "first", "--output", "b.png"])?;
-    assert_eq!(said, "b-1.png: 48 × 64 pixels\nb-2.png: 48 × 64 pixels\n");
+    let printed = generate(directory.path(), &["a cat", "--initial-latents", "first", "--output", "b.png"])?;
+    assert_eq!(printed, "b-1.png: 48 × 64 pixels\nb-2.png: 48 × 64 pixels\n");
     Ok(())
 }
 

@@ -23,8 +23,8 @@ fn an_image_to_begin_with() -> TestResult {
         let fixed =
             ["generate", prompt, "--model", &model, "--steps", "4", "--seed", "1", "--image", "given.png"];
         let all = [&fixed[..], &["--save-latents", "final"], more].concat();
-        let said = succeeded(&run(directory.path(), &all)?);
-        assert!(said.starts_with("out.png: 40 × 48 pixels"), "{said}");
+        let printed = succeeded(&run(directory.path(), &all)?);
+        assert!(printed.starts_with("out.png: 40 × 48 pixels"), "{printed}");
         tensor(&path("final"), "latents")
     };
     let (little, much) = (draw("a cat", &["--strength", "0.25"])?, draw("a cat", &["--strength", "1"])?);

@@ -11,10 +11,10 @@ use test_support::TestResult;
 fn an_interrupt_leaves_nothing_behind() -> TestResult {
     for (signal, size) in [("-INT", "64"), ("-TERM", "256"), ("-HUP", "256")] {
         let directory = tempfile::tempdir()?;
-        let (code, said) =
+        let (code, printed) =
             interrupted(directory.path(), "exec \"$@\"", signal, &["--width", size, "--steps", "900"])?;
-        assert_eq!(code, Some(130), "{said}");
-        assert!(said.starts_with("error: cancelled ") && !said.contains('\n'), "{said}");
+        assert_eq!(code, Some(130), "{printed}");
+        assert!(printed.starts_with("error: cancelled ") && !printed.contains('\n'), "{printed}");
         assert_eq!(fs::read_dir(directory.path())?.count(), 0);
     }
     Ok(())
@@ -24,13 +24,13 @@ fn an_interrupt_leaves_nothing_behind() -> TestResult {
 #[test]
 fn a_signal_that_is_ignored_is_no_interrupt() -> TestResult {
     let directory = tempfile::tempdir()?;
-    let (code, said) = interrupted(
+    let (code, printed) = interrupted(
         directory.path(),
         "trap '' HUP; exec \"$@\"",
         "-HUP",
         &["--width", "64", "--steps", "9"],
     )?;
-    assert_eq!((code, said.as_str()), (Some(0), ""));
+    assert_eq!((code, printed.as_str()), (Some(0), ""));
     assert!(directory.path().join("out.png").exists());
     Ok(())
 }
@@ -82,18 +82,20 @@ fn interrupted(
     command.stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = obeying_signals(&mut command).spawn()?;
     let stderr = BufReader::new(child.stderr.take().ok_or("no standard error")?);
-    let mut said = None;
+    let mut printed = None;
     for line in stderr.lines() {
         let line = line?;
-        match &mut said {
-            Some(said) if !line.contains(" DEBUG ") && !line.contains(" INFO ") => *said += line.as_str(),
+        match &mut printed {
+            Some(printed) if !line.contains(" DEBUG ") && !line.contains(" INFO ") => {
+                *printed += line.as_str()
+            }
             // The options are logged when the work starts.
             None if line.contains("GenerateOptions") => {
                 Command::new("kill").args([signal, &child.id().to_string()]).status()?;
-                said = Some(String::new());
+                printed = Some(String::new());
             }
             _ => {}
         }
     }
-    Ok((child.wait()?.code(), said.ok_or("it never began")?))
+    Ok((child.wait()?.code(), printed.ok_or("it never began")?))
 }

@@ -36,8 +36,8 @@ fn an_image_to_begin_with_comes_through_a_pipe() -> TestResult {
     let drawn = |image: &str, output: &str| -> TestResult<Value> {
         let arguments =
             ["generate", "一只猫", "--strength", "0.5", "--json", "--image", image, "--output", output];
-        let said = run_with_input(root, &[&arguments, &STEPS[..]].concat(), &bytes)?;
-        Ok(serde_json::from_str(&succeeded(&said))?)
+        let printed = run_with_input(root, &[&arguments, &STEPS[..]].concat(), &bytes)?;
+        Ok(serde_json::from_str(&succeeded(&printed))?)
     };
     let (named, piped) = (drawn("in.png", "named.png")?, drawn("-", "piped.png")?);
     assert!(image::open(root.join("named.png"))? == image::open(root.join("piped.png"))?);

@@ -41,9 +41,9 @@ fn every_line_is_drawn_as_it_would_be_alone() -> TestResult {
     let directory = tempfile::tempdir()?;
     let root = directory.path();
     fs::write(root.join("prompts.txt"), PROMPTS)?;
-    let said = succeeded(&draw(root, &["--seed", "7"])?);
+    let printed = succeeded(&draw(root, &["--seed", "7"])?);
     assert_eq!(
-        said.lines().collect::<Vec<_>>(),
+        printed.lines().collect::<Vec<_>>(),
         [
             "out/0003.png: 64 × 64 pixels, seed 7",
             "out/fruit/apple.webp: 64 × 64 pixels, seed 3",
@@ -80,16 +80,16 @@ fn a_second_run_draws_what_is_not_there() -> TestResult {
 
     fs::remove_file(root.join("out/0005-2.png"))?;
     fs::write(root.join("out/0003.png"), b"half of an image")?;
-    let said = succeeded(&draw(root, &["--seed", "9"])?);
-    assert!(said.ends_with("out: 2 drawn, 1 drawn before, 0 failed\n"), "{said}");
-    assert!(said.starts_with("out/0003.png: 64 × 64 pixels, seed 9\n"), "{said}");
+    let printed = succeeded(&draw(root, &["--seed", "9"])?);
+    assert!(printed.ends_with("out: 2 drawn, 1 drawn before, 0 failed\n"), "{printed}");
+    assert!(printed.starts_with("out/0003.png: 64 × 64 pixels, seed 9\n"), "{printed}");
     assert_eq!(bytes("fruit/apple.webp")?, before[3]);
 
     // Other settings give another image.
-    let said = succeeded(&draw(root, &["--seed", "9", "--scheduler", "ddim"])?);
-    assert!(said.ends_with("out: 3 drawn, 0 drawn before, 0 failed\n"), "{said}");
-    let said = succeeded(&draw(root, &["--seed", "9", "--scheduler", "ddim", "--no-parameters"])?);
-    assert!(said.ends_with("out: 3 drawn, 0 drawn before, 0 failed\n"), "{said}");
+    let printed = succeeded(&draw(root, &["--seed", "9", "--scheduler", "ddim"])?);
+    assert!(printed.ends_with("out: 3 drawn, 0 drawn before, 0 failed\n"), "{printed}");
+    let printed = succeeded(&draw(root, &["--seed", "9", "--scheduler", "ddim", "--no-parameters"])?);
+    assert!(printed.ends_with("out: 3 drawn, 0 drawn before, 0 failed\n"), "{printed}");
     assert_eq!(files(&root.join("out"))?, FILES);
     Ok(())
 }
@@ -101,12 +101,12 @@ fn a_line_that_fails_is_named_and_the_others_go_on() -> TestResult {
     fs::write(root.join("prompts.txt"), "a cat\n{\"prompt\": \"a\", \"image\": \"gone.png\"}\na dog\n")?;
     let output = draw(root, &["--seed", "7", "--json"])?;
     assert_eq!(output.status.code(), Some(1));
-    let said: Vec<Value> = serde_json::Deserializer::from_slice(&output.stdout)
+    let printed: Vec<Value> = serde_json::Deserializer::from_slice(&output.stdout)
         .into_iter()
         .collect::<Result<_, serde_json::Error>>()?;
-    assert_eq!(said.len(), 2);
-    assert_eq!((&said[0]["path"], &said[1]["path"]), (&"out/0001.png".into(), &"out/0003.png".into()));
-    assert!(said[0]["seconds"].as_f64() > Some(0.0) && said[0]["seed"] == 7);
+    assert_eq!(printed.len(), 2);
+    assert_eq!((&printed[0]["path"], &printed[1]["path"]), (&"out/0001.png".into(), &"out/0003.png".into()));
+    assert!(printed[0]["seconds"].as_f64() > Some(0.0) && printed[0]["seed"] == 7);
     let stderr = String::from_utf8(output.stderr)?;
     let errors: Vec<&str> = stderr.lines().collect();
     assert_eq!(errors.len(), 2, "{stderr}");
@@ -118,7 +118,7 @@ fn a_line_that_fails_is_named_and_the_others_go_on() -> TestResult {
     let again = succeeded(&draw(root, &["--seed", "7", "--json"])?);
     let first: Value = serde_json::from_str(again.lines().next().unwrap_or_default())?;
     assert_eq!(first["seconds"], Value::Null);
-    assert_eq!((&first["parameters"], &first["width"]), (&said[0]["parameters"], &said[0]["width"]));
+    assert_eq!((&first["parameters"], &first["width"]), (&printed[0]["parameters"], &printed[0]["width"]));
     Ok(())
 }
 
@@ -171,13 +171,13 @@ fn what_cannot_be_drawn_is_told_before_the_work() -> TestResult {
             format!("{name}: line 1: the argument '--seed <N>' cannot be used multiple times"),
         ),
     ] {
-        let (code, said) = error(text, &["--output", "out"])?;
-        assert!(said.starts_with(&expected), "{text}: {said}");
-        assert_eq!((code, said.lines().count()), (Some(1), 1), "{text}: {said}");
+        let (code, printed) = error(text, &["--output", "out"])?;
+        assert!(printed.starts_with(&expected), "{text}: {printed}");
+        assert_eq!((code, printed.lines().count()), (Some(1), 1), "{text}: {printed}");
     }
-    let (code, said) = error("a cat", &["--output", "file"])?;
+    let (code, printed) = error("a cat", &["--output", "file"])?;
     assert_eq!(code, Some(1));
-    assert!(said.starts_with("error: --output file: expected a directory beside --prompts"), "{said}");
+    assert!(printed.starts_with("error: --output file: expected a directory beside --prompts"), "{printed}");
     for more in [&[][..], &["a cat", "--output", "out"], &["--timings", "t", "--output", "out"]] {
         assert_eq!(error("a cat", more)?.0, Some(2), "{more:?}");
     }
@@ -208,8 +208,8 @@ fn a_run_that_is_killed_leaves_whole_images() -> TestResult {
     }
     assert!(whole >= 2, "{whole}");
     fs::write(root.join("prompts.txt"), lines[..whole].join("\n"))?;
-    let said = succeeded(&run(root, &arguments)?);
-    assert_eq!(said, format!("out: 0 drawn, {whole} drawn before, 0 failed\n"));
+    let printed = succeeded(&run(root, &arguments)?);
+    assert_eq!(printed, format!("out: 0 drawn, {whole} drawn before, 0 failed\n"));
     Ok(())
 }
 /// The `--json` output for an image is a line that draws it again; other fields of the line take precedence.
@@ -220,8 +220,9 @@ fn a_record_is_fed_back() -> TestResult {
     image::RgbImage::from_pixel(64, 64, image::Rgb([200, 30, 40])).save(root.join("red.png"))?;
     let first =
         ["a red apple", "--image", "red.png", "--strength", "0.7", "--scheduler", "euler", "--karras"];
-    let said = run(root, &[&["generate", "--steps", "3", "--json", "-n", "2"], &first[..]].concat())?;
-    let drawn: Vec<Value> = succeeded(&said).lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let printed = run(root, &[&["generate", "--steps", "3", "--json", "-n", "2"], &first[..]].concat())?;
+    let drawn: Vec<Value> =
+        succeeded(&printed).lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let line = |drawn: &Value, more: Value| {
         let mut line = serde_json::json!({ "parameters": drawn["parameters"] });
         for (field, value) in more.as_object().into_iter().flatten() {

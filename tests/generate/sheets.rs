@@ -10,7 +10,7 @@ use test_support::TestResult;
 fn several_images_in_one_and_the_way_there() -> TestResult {
     let directory = tempfile::tempdir()?;
     let path = |name: &str| directory.path().join(name);
-    let said = generate(
+    let printed = generate(
         directory.path(),
         &[
             "一只猫",
@@ -25,7 +25,7 @@ fn several_images_in_one_and_the_way_there() -> TestResult {
             "4",
         ],
     )?;
-    assert!(said.starts_with("out.png: 134 × 134 pixels, seed 3"), "{said}");
+    assert!(printed.starts_with("out.png: 134 × 134 pixels, seed 3"), "{printed}");
     assert_eq!(fs::read_dir(directory.path())?.count(), 2);
     let gif =
         image::codecs::gif::GifDecoder::new(std::io::BufReader::new(fs::File::open(path("steps.gif"))?))?;
@@ -48,10 +48,14 @@ fn sheets_of_images_that_are_not_square() -> TestResult {
         // It may warn about missing fonts.
         let model = golden_model(MODEL)?;
         let drawn = ["generate", "--model", &model, "--steps", "2"];
-        let said = String::from_utf8(run(directory.path(), &[&drawn, &fixed[..], &sheet].concat())?.stdout)?;
+        let printed =
+            String::from_utf8(run(directory.path(), &[&drawn, &fixed[..], &sheet].concat())?.stdout)?;
         // The caption above each row has 20 pixels.
         let size = (3 * (width + 2) + 2, 2 * (height + 20 + 2) + 2);
-        assert!(said.starts_with(&format!("sheet.png: {} × {} pixels, seed 3\n", size.0, size.1)), "{said}");
+        assert!(
+            printed.starts_with(&format!("sheet.png: {} × {} pixels, seed 3\n", size.0, size.1)),
+            "{printed}"
+        );
         let sheet = image(&path("sheet.png"))?;
         for index in 0..6 {
             let one = image(&path(&format!("one-{}.png", index + 1)))?;

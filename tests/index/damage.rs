@@ -22,9 +22,9 @@ fn what_is_no_index_is_refused() -> TestResult {
     assert!(place.refused(&["search", "cat"])?.contains("index.db: no index here"));
     fs::write(place.path("index.db"), "some text, which is no database at all")?;
     for arguments in [&["search", "cat"][..], &["add", "photos"], &["status"]] {
-        let said = place.refused(arguments)?;
+        let message = place.refused(arguments)?;
         let expected = "expected an index that `altdiffusion index add` made, found another kind of file";
-        assert!(said.contains(expected), "{said}");
+        assert!(message.contains(expected), "{message}");
     }
     assert_eq!(fs::read(place.path("index.db"))?.len(), 38);
     // What a process leaves that was killed as it began.
@@ -42,10 +42,10 @@ fn other_models_and_newer_formats_are_refused_by_name() -> TestResult {
     let place = place()?;
     let emoji = concat!(env!("CARGO_MANIFEST_DIR"), "/models/emoji");
     for arguments in [&["search", "cat"][..], &["add", "photos"]] {
-        let said = place.refused(&[arguments, &["--model", emoji]].concat())?;
+        let message = place.refused(&[arguments, &["--model", emoji]].concat())?;
         assert!(
-            said.contains("made with the built-in model, and --model is") && said.contains(emoji),
-            "{said}"
+            message.contains("made with the built-in model, and --model is") && message.contains(emoji),
+            "{message}"
         );
     }
     assert!(place.refused(&["add", "--precision", "f32"])?.contains("its vectors are f16"));
@@ -76,8 +76,8 @@ fn a_stranger_cannot_make_a_database_do_anything() -> TestResult {
     ] {
         let place = place()?;
         Connection::open(place.path("index.db"))?.execute_batch(statement)?;
-        let said = place.refused(&["search", "cat"])?;
-        assert!(said.contains("damaged") && said.contains(expected), "{statement}: {said}");
+        let message = place.refused(&["search", "cat"])?;
+        assert!(message.contains("damaged") && message.contains(expected), "{statement}: {message}");
     }
     // Numbers that lead nowhere are not followed.
     let place = place()?;
@@ -102,10 +102,10 @@ fn damaged_files_are_one_line() -> TestResult {
         bytes.truncate(good.len() - (seed >> 33) as usize % 2000);
         fs::write(place.path("index.db"), bytes)?;
         let output = place.index(&["search", "cat", "--json"])?;
-        let said = String::from_utf8(output.stderr)?;
+        let message = String::from_utf8(output.stderr)?;
         assert!(
-            matches!(output.status.code(), Some(0 | 1)) && said.lines().count() <= 1,
-            "{:?} {said}",
+            matches!(output.status.code(), Some(0 | 1)) && message.lines().count() <= 1,
+            "{:?} {message}",
             output.status
         );
     }

@@ -33,8 +33,8 @@ fn filters_narrow_the_search() -> TestResult {
     assert_eq!(found(&["--max-height", "47"])?.len(), 0);
     assert_eq!(found(&["--after", "2000"])?.len(), 4);
     assert_eq!(found(&["--before", "2000-01"])?.len(), 0);
-    let said = place.refused(&["search", "red", "--after", "yesterday"])?;
-    assert!(said.starts_with("error: --after: expected a date such as"), "{said}");
+    let message = place.refused(&["search", "red", "--after", "yesterday"])?;
+    assert!(message.starts_with("error: --after: expected a date such as"), "{message}");
     Ok(())
 }
 

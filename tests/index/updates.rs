@@ -25,9 +25,9 @@ fn only_what_is_new_or_changed_is_embedded() -> TestResult {
     fs::remove_file(place.path("photos/3.png"))?;
     fs::copy(place.path("photos/4.png"), place.path("photos/copy.png"))?;
     let summary = place.index(&["add"])?;
-    let said = printed(&summary);
+    let message = printed(&summary);
     assert_eq!(
-        said,
+        message,
         "index.db: 2 new, 1 changed, 1 renamed, 1 gone, 3 unchanged; 1 unreadable; left out: 1 .md\n"
     );
     assert_eq!(place.json(&["status"])?["vectors"], 6);
@@ -66,8 +66,8 @@ fn a_missing_folder_is_no_empty_one() -> TestResult {
     place.draw("a.png", 1)?;
     place.add()?;
     fs::rename(place.path("photos"), place.path("elsewhere"))?;
-    let said = place.refused(&["add"])?;
-    assert!(said.contains("photos: No such file or directory"), "{said}");
+    let message = place.refused(&["add"])?;
+    assert!(message.contains("photos: No such file or directory"), "{message}");
     assert_eq!(place.json(&["status"])?["images"], 1);
 
     fs::create_dir(place.path("photos"))?;
@@ -82,8 +82,8 @@ fn folders_are_taken_out() -> TestResult {
     place.draw("a.png", 1)?;
     place.draw("deep/b.png", 2)?;
     place.add()?;
-    let said = printed(&place.index(&["remove", "photos/deep"])?);
-    assert_eq!(said, "photos/deep: 1 files taken out\n");
+    let message = printed(&place.index(&["remove", "photos/deep"])?);
+    assert_eq!(message, "photos/deep: 1 files taken out\n");
     assert_eq!(place.json(&["status"])?["images"], 1);
     assert!(place.refused(&["remove", "photos/none"])?.contains("not in this index"));
     place.index(&["remove", "photos"])?;

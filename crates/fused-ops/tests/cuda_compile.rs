@@ -91,13 +91,18 @@ fn no_kernel_spills_registers() {
         });
         for (architecture, compiler) in compilers {
             let output = compiler.wait_with_output().expect("nvcc");
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "{} for {architecture}: {said}", source.display());
+            let printed = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{} for {architecture}: {printed}", source.display());
             if architecture.starts_with("compute_") {
                 continue;
             }
-            let found = resources(&said);
-            assert_eq!(found.len(), expected, "kernels of {} for {architecture}: {said}", source.display());
+            let found = resources(&printed);
+            assert_eq!(
+                found.len(),
+                expected,
+                "kernels of {} for {architecture}: {printed}",
+                source.display()
+            );
             for kernel in found {
                 println!("{architecture} {}: {} registers", kernel.kernel, kernel.registers);
                 assert!(kernel.registers > 0, "ptxas said no registers of {kernel:?}");
