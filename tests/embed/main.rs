@@ -17,7 +17,7 @@ use parquet::record::{ListAccessor, RowAccessor};
 use parquet_files::{write_parquet_column, write_parquet_images};
 use serde_json::Value;
 use tempfile::TempDir;
-use test_support::{TestResult, golden, relative_error};
+use test_support::{TestResult, copy_directory, golden, relative_error};
 
 /// The largest relative error ‖a − b‖/‖b‖ of vectors: other batches may change the last bits.
 const TOLERANCE: f64 = 1e-5;
@@ -244,11 +244,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 fn texts_need_no_image_processor() -> TestResult {
     let directory = tempfile::tempdir()?;
     let model = directory.path().join("clip");
-    fs::create_dir(&model)?;
-    for entry in fs::read_dir(golden("dual_encoders/clip"))? {
-        let entry = entry?;
-        fs::copy(entry.path(), model.join(entry.file_name()))?;
-    }
+    copy_directory(&golden("dual_encoders/clip"), &model)?;
     draw(directory.path(), "a.png", 1)?;
     let processor = model.join("preprocessor_config.json");
     let fitting: Value = serde_json::from_slice(&fs::read(&processor)?)?;

@@ -11,7 +11,9 @@ use candle_core::{DType, Device, Tensor, safetensors};
 use candle_nn::{VarBuilder, VarMap};
 use image::RgbImage;
 use model_files::source::ModelSource;
-use test_support::{MODULE_TOLERANCE, TestResult, golden, golden_json, normal, relative_error};
+use test_support::{
+    MODULE_TOLERANCE, TestResult, copy_directory, golden, golden_json, normal, relative_error,
+};
 
 /// The prompt width of the model that provides the other parts.
 const WIDTH: usize = 20;
@@ -25,11 +27,7 @@ fn text(path: &Path) -> TestResult<&str> {
 /// Writes to `folder` a model whose UNet has one level, to match the names in `single.json`.
 fn model(folder: &Path) -> TestResult<HashMap<String, Tensor>> {
     for part in ["text_encoder", "tokenizer", "scheduler", "vae"] {
-        std::fs::create_dir(folder.join(part))?;
-        for file in std::fs::read_dir(golden("alt_diffusion").join(part))? {
-            let file = file?;
-            std::fs::copy(file.path(), folder.join(part).join(file.file_name()))?;
-        }
+        copy_directory(&golden("alt_diffusion").join(part), &folder.join(part))?;
     }
     let config = UNet2DConditionConfig {
         block_out_channels: vec![32],

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use test_support::{assert_close, golden, golden_json, golden_tensors, relative_error};
+use test_support::{assert_close, copy_directory, golden, golden_json, golden_tensors, relative_error};
 
 /// The largest relative error of latents and images.
 const TOLERANCE: f64 = 1e-4;
@@ -83,11 +83,7 @@ fn load_with(model: &str, change: impl FnOnce(LoadOptions) -> LoadOptions) -> Re
 
 /// Copies a part of a model in folders.
 fn copy(from: &str, part: &str, to: &Path) {
-    std::fs::create_dir_all(to.join(part)).unwrap();
-    for file in std::fs::read_dir(path(from).join(part)).unwrap() {
-        let file = file.unwrap();
-        std::fs::copy(file.path(), to.join(part).join(file.file_name())).unwrap();
-    }
+    copy_directory(&path(from).join(part), &to.join(part)).unwrap();
 }
 
 fn states(pipeline: &AltDiffusion, reading: PromptReading, texts: &[&str]) -> Tensor {
