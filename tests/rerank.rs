@@ -11,7 +11,7 @@ use candle_core::{DType, Device};
 use common::{EMOJI, golden_model, run, succeeded};
 use image::RgbImage;
 use serde_json::Value;
-use test_support::{TestResult, golden, golden_tensors};
+use test_support::{TestResult, golden, golden_json, golden_tensors};
 
 /// The two images, by name, and the texts of the golden values.
 fn inputs(directory: &Path) -> TestResult<([&'static str; 2], Vec<String>)> {
@@ -24,7 +24,7 @@ fn inputs(directory: &Path) -> TestResult<([&'static str; 2], Vec<String>)> {
             RgbImage::from_raw(width as u32, height as u32, bytes).ok_or("expected three bytes a pixel")?;
         image.save(directory.join(file))?;
     }
-    Ok((names, serde_json::from_slice(&fs::read(golden("r2d2/texts.json"))?)?))
+    Ok((names, golden_json("r2d2/texts.json")))
 }
 
 /// The scores of the authors: (images, texts).

@@ -36,8 +36,7 @@ fn half_precision_is_better_than_that_of_the_authors() {
 #[test]
 fn texts_are_cut_where_sentence_transformers_cuts_them() {
     let embedder = Embedder::from_source(&source("distilbert"), DType::F32, &Device::Cpu).unwrap();
-    let texts: Vec<String> =
-        serde_json::from_slice(&fs::read(golden("mclip/distilbert/texts.json")).unwrap()).unwrap();
+    let texts: Vec<String> = test_support::golden_json("mclip/distilbert/texts.json");
     let expected = golden_tensors("mclip/distilbert/golden.safetensors");
     assert_eq!(embedder.max_tokens(), 24);
     assert_close("texts", &embedder.embed_texts(&texts).unwrap(), &expected["text_embeds"], MODULE_TOLERANCE);

@@ -36,15 +36,13 @@ fn texts_have_the_ids_of_transformers() {
     use altclip_encoder::Tokenizer;
 
     let tokenizer = Tokenizer::from_source(&source("base"), "").unwrap();
-    let cases: Vec<serde_json::Value> =
-        serde_json::from_slice(&fs::read(golden("nllb_clip/cases.json")).unwrap()).unwrap();
+    let cases: Vec<serde_json::Value> = test_support::golden_json("nllb_clip/cases.json");
     for case in &cases {
         let text = case["text"].as_str().unwrap();
         let found = serde_json::to_value(tokenizer.encode(text).unwrap()).unwrap();
         assert_eq!(found, case["ids"], "{text:?}");
     }
-    let texts: Vec<String> =
-        serde_json::from_slice(&fs::read(golden("nllb_clip/texts.json")).unwrap()).unwrap();
+    let texts: Vec<String> = test_support::golden_json("nllb_clip/texts.json");
     let chinese = tokenizer.clone().with_language("zho_Hans").unwrap();
     let tokenizers =
         [(tokenizer, "nllb_clip/base/golden.safetensors"), (chinese, "nllb_clip/chinese.safetensors")];

@@ -6,7 +6,7 @@ use altclip_encoder::altclip::normalize;
 use altclip_encoder::dual_encoder::{self, DualEncoder, Family};
 use altclip_encoder::{ErrorKind, ModelSource, Tokenizer};
 use candle_core::{DType, Device, Tensor};
-use test_support::{MODULE_TOLERANCE, assert_close, golden, golden_tensors};
+use test_support::{MODULE_TOLERANCE, assert_close, golden, golden_json, golden_tensors};
 
 fn source(model: &str) -> ModelSource {
     ModelSource::directory(golden("r2d2").join(model))
@@ -17,7 +17,7 @@ fn load(model: &str) -> Box<dyn DualEncoder> {
 }
 
 fn texts() -> Vec<String> {
-    serde_json::from_slice(&fs::read(golden("r2d2/texts.json")).unwrap()).unwrap()
+    golden_json("r2d2/texts.json")
 }
 
 #[test]

@@ -9,7 +9,7 @@ use altclip_encoder::{Embedder, ErrorKind, ModelSource, Tokenizer};
 use candle_core::{DType, Device};
 use common::outputs::{self, check_half_precision, check_outputs};
 use serde::Deserialize;
-use test_support::{MODULE_TOLERANCE, assert_close, copy_directory, golden, golden_tensors};
+use test_support::{MODULE_TOLERANCE, assert_close, copy_directory, golden, golden_json, golden_tensors};
 
 const MODELS: [&str; 2] = ["base", "siglip2"];
 
@@ -50,8 +50,7 @@ fn ids_are_those_of_transformers() {
     };
     for name in models {
         let tokenizer = Tokenizer::from_source(&source(name), "").unwrap();
-        let file = fs::read(golden("siglip").join(format!("{name}_cases.json"))).unwrap();
-        let cases: Vec<Case> = serde_json::from_slice(&file).unwrap();
+        let cases: Vec<Case> = golden_json(&format!("siglip/{name}_cases.json"));
         assert!(cases.len() > 200);
         assert_eq!(tokenizer.bos_id(), None);
         for case in cases {
@@ -66,9 +65,7 @@ fn texts_and_images_are_prepared_as_by_transformers() {
     for name in MODELS {
         let embedder = embedder(name);
         let expected = golden_tensors(&format!("siglip/{name}/golden.safetensors"));
-        let texts: Vec<String> =
-            serde_json::from_slice(&fs::read(golden("siglip").join(name).join("texts.json")).unwrap())
-                .unwrap();
+        let texts: Vec<String> = golden_json(&format!("siglip/{name}/texts.json"));
         // Every text is padded to all positions, however long its neighbours are.
         let together = embedder.embed_texts(&texts).unwrap();
         assert_close(name, &together, &expected["text_embeds"], MODULE_TOLERANCE);

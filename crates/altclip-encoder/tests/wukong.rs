@@ -88,14 +88,13 @@ fn texts_have_the_ids_of_the_authors() {
     use altclip_encoder::Tokenizer;
 
     let tokenizer = Tokenizer::from_source(&source("clip"), "").unwrap();
-    let cases: Vec<serde_json::Value> =
-        serde_json::from_slice(&fs::read(golden("wukong/cases.json")).unwrap()).unwrap();
+    let cases: Vec<serde_json::Value> = test_support::golden_json("wukong/cases.json");
     for case in &cases {
         let text = case["text"].as_str().unwrap();
         let found = serde_json::to_value(tokenizer.encode(text).unwrap()).unwrap();
         assert_eq!(found, case["ids"], "{text:?}");
     }
-    let texts: Vec<String> = serde_json::from_slice(&fs::read(golden("wukong/texts.json")).unwrap()).unwrap();
+    let texts: Vec<String> = test_support::golden_json("wukong/texts.json");
     let golden = golden_tensors("wukong/clip/golden.safetensors");
     let found = tokenizer.encode_padded(&texts, 32).unwrap();
     let expected = u32s(&golden["input_ids"]).to_vec2::<u32>().unwrap();

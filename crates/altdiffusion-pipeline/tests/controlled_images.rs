@@ -13,7 +13,7 @@ use candle_nn::VarBuilder;
 use common::{golden_image, golden_mask, load, load_inpainting};
 use image::RgbImage;
 use serde::Deserialize;
-use test_support::{TestResult, golden, golden_tensors, relative_error};
+use test_support::{TestResult, golden, golden_json, golden_tensors, relative_error};
 
 /// The largest relative error ‖a − b‖/‖b‖ of the latents. The reference's own distance from f64 is up to 4e-5.
 const TOLERANCE: f64 = 1e-4;
@@ -66,8 +66,7 @@ fn net(repository: &str, factor: f64, pools: bool) -> TestResult<Arc<ControlNetM
 
 #[test]
 fn they_are_those_of_diffusers() -> TestResult {
-    let cases = std::fs::read_to_string(golden("controlnet/pipeline.json"))?;
-    let cases: Vec<Case> = serde_json::from_str(&cases)?;
+    let cases: Vec<Case> = golden_json("controlnet/pipeline.json");
     let given = golden_tensors(GIVEN);
     let (plain, m18) = (load("alt_diffusion")?, load("alt_diffusion_m18")?);
     let inpainting = load_inpainting("alt_diffusion")?;

@@ -16,7 +16,7 @@ use image::RgbImage;
 use model_files::source::ModelSource;
 use serde::Deserialize;
 use test_support::{
-    MODULE_TOLERANCE, TestResult, assert_close, golden, golden_tensors, normal, relative_error,
+    MODULE_TOLERANCE, TestResult, assert_close, golden, golden_json, golden_tensors, normal, relative_error,
 };
 
 /// The largest relative error ‖a − b‖/‖b‖ of the latents. The reference's own distance from f64 is up to 2e-5.
@@ -52,8 +52,7 @@ fn encoder() -> TestResult<Arc<ImageEncoder>> {
 
 #[test]
 fn they_are_those_of_diffusers() -> TestResult {
-    let cases = std::fs::read_to_string(golden("ip_adapter/pipeline.json"))?;
-    let cases: Vec<Case> = serde_json::from_str(&cases)?;
+    let cases: Vec<Case> = golden_json("ip_adapter/pipeline.json");
     let given = golden_tensors("ip_adapter/pipeline.safetensors");
     let (sd1, m18, encoder) = (load("alt_diffusion")?, load("alt_diffusion_m18")?, encoder()?);
     let net = ModelSource::directory(golden("controlnet/sd1"));
