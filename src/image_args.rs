@@ -5,6 +5,7 @@ use std::path::Path;
 
 use altclip_encoder::embedder::Embedder;
 use altclip_encoder::images::{self, Background, DecodeOptions, MAX_PIXELS, transparency_note};
+use altdiffusion_pipeline::image_metadata::ParameterFields;
 use anyhow::{Context, Result};
 use clap::Args;
 use image::{DynamicImage, RgbImage};
@@ -12,7 +13,6 @@ use image::{DynamicImage, RgbImage};
 use crate::model::ModelArgs;
 use crate::progress::warn;
 use crate::standard_input;
-use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Reading images")]

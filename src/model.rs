@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use altdiffusion_pipeline::image_metadata::ParameterFields;
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device};
 use clap::Args;
@@ -16,7 +17,6 @@ use crate::device::{DeviceChoice, devices};
 use crate::progress::announce;
 use crate::recorded::recorded_source;
 use crate::{option_values, shipped};
-use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 /// The prefix of the repositories whose weights have this licence.
 const PUBLISHED: &str = "BAAI/AltDiffusion";

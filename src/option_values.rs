@@ -1,12 +1,11 @@
 //! Parses option values; errors say what was expected. Clap adds the option's name and the value.
 
+use altdiffusion_pipeline::random::{Rng, Seeds};
+use altdiffusion_pipeline::schedulers::{Sampler, SchedulerKind, SigmaSpacing, TimestepSpacing};
 use candle_core::DType;
 use embedding_index::library::Precision;
 use fused_ops::BlockType;
 use model_files::checkpoint::NumberType;
-
-use altdiffusion_pipeline::random::{Rng, Seeds};
-use altdiffusion_pipeline::schedulers::{Sampler, SchedulerKind, SigmaSpacing, TimestepSpacing};
 
 use crate::named::Named;
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use altdiffusion_pipeline::image_metadata::ParameterFields;
 use altdiffusion_pipeline::{LoadOptions, Lora, TextualInversion};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -10,7 +11,6 @@ use model_files::source::FileData;
 use sha2::{Digest, Sha256};
 
 use crate::recorded::recorded_source;
-use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 /// The options that add LoRAs and learned words.
 #[derive(Debug, Clone, Args)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use altdiffusion_pipeline::controlnet::ControlNetModel;
+use altdiffusion_pipeline::image_metadata::ParameterFields;
 use altdiffusion_pipeline::{AltDiffusion, Control, GenerateOptions};
 use anyhow::{Context, Result, ensure};
 use candle_core::DType;
@@ -15,7 +16,6 @@ use crate::image_args::ImageReader;
 use crate::option_values;
 use crate::progress::announce;
 use crate::recorded::{add_file, recorded_source};
-use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 /// ControlNets by name: one may follow several images, in several drawings.
 pub type LoadedNets = HashMap<String, Arc<ControlNetModel>>;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use altclip_encoder::images::grey;
 use altdiffusion_pipeline::GenerateOptions;
+use altdiffusion_pipeline::image_metadata::ParameterFields;
 use anyhow::{Result, ensure};
 use clap::Args;
 use image::RgbImage;
@@ -11,7 +12,6 @@ use image::RgbImage;
 use crate::image_args::ImageReader;
 use crate::option_values;
 use crate::recorded::add_file;
-use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 /// The options for the initial image.
 #[derive(Debug, Clone, Args)]

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use altdiffusion_pipeline::image_metadata::ParameterFields;
 use altdiffusion_pipeline::ip_adapter::{ImageEncoder, ImagePrompt, IpAdapter};
 use altdiffusion_pipeline::{AltDiffusion, GenerateOptions};
 use anyhow::{Context, Result, bail, ensure};
@@ -15,7 +16,6 @@ use crate::image_args::ImageReader;
 use crate::option_values;
 use crate::progress::announce;
 use crate::recorded::{add_file, recorded_source};
-use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 /// The default adapter of a repository, with the encoder beside it, as in h94/IP-Adapter.
 const ADAPTER: &str = "models/ip-adapter_sd15.safetensors";

@@ -1,13 +1,13 @@
 //! Records how an image was drawn. Every struct of options is destructured without `..`, so that a new option does
 //! not compile until its recording is decided.
 
+use altdiffusion_pipeline::image_metadata::{GenerationParameters, ParameterFields};
 use altdiffusion_pipeline::random::Seeds;
 use altdiffusion_pipeline::schedulers::SchedulerKind;
 use anyhow::Result;
 
 use super::options::Generate;
 use crate::recorded::add_file;
-use altdiffusion_pipeline::image_metadata::{GenerationParameters, ParameterFields};
 
 /// What is known about a run besides its options.
 pub struct RunRecord {

@@ -1,12 +1,12 @@
 //! Parses the options of the sampling steps.
 
 use altdiffusion_pipeline::GenerateOptions;
+use altdiffusion_pipeline::image_metadata::ParameterFields;
 use altdiffusion_pipeline::random::Rng;
 use altdiffusion_pipeline::schedulers::{Sampler, SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
 use clap::Args;
 
 use crate::option_values;
-use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 /// Sampling options for experts.
 #[derive(Debug, Clone, Args)]

@@ -1,7 +1,8 @@
 //! Reads the fields that our images and other programs' share.
 
-use super::found::ImageOptions;
 use altdiffusion_pipeline::image_metadata::ParameterFields;
+
+use super::found::ImageOptions;
 
 /// Our fields that are options with the same value.
 const VALUES: [(&str, &str); 10] = [

@@ -2,13 +2,13 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use altdiffusion_pipeline::image_metadata::ParameterFields;
 use anyhow::{Result, bail};
 
 use super::found::ImageOptions;
 use crate::commands::generate::adapters::short_hash;
 use crate::recorded::{digest, recorded_name};
 use crate::standard_input;
-use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 /// Endings of weight files, which no hub repository has.
 const WEIGHTS: [&str; 7] = ["safetensors", "gguf", "ckpt", "pt", "pth", "bin", "json"];

@@ -9,12 +9,12 @@ mod ours;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use altdiffusion_pipeline::image_metadata::{GenerationParameters, read_parameters_text};
 use anyhow::{Context, Result, anyhow};
 
 use self::found::ImageOptions;
 use super::options::{Generate, parse_options};
 use crate::progress::warn;
-use altdiffusion_pipeline::image_metadata::{GenerationParameters, read_parameters_text};
 
 /// Fields that only matter to readers.
 const SILENT: [&str; 6] = ["Version", "Device", "Model hash", "Lora hashes", "TI hashes", "User"];

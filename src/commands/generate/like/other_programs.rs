@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use altdiffusion_pipeline::image_metadata::ParameterFields;
 use altdiffusion_pipeline::random::Rng;
 use altdiffusion_pipeline::schedulers::SigmaSpacing;
 
 use super::found::ImageOptions;
 use crate::option_values;
-use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 impl ImageOptions<'_> {
     /// Reads the fields specific to stable-diffusion-webui, Forge and stable-diffusion.cpp.

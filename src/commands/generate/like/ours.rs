@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use altdiffusion_pipeline::image_metadata::ParameterFields;
 use anyhow::Result;
 
 use super::found::ImageOptions;
-use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 /// Fields that stand for an option without a value, with the field's value.
 const FLAGS: [(&str, &str, &str); 4] = [
