@@ -1,5 +1,5 @@
-//! Computes for the Python package `altdiffusion`. `python/altdiffusion` has the interface, which passes plain data here:
-//! texts, the bytes of images, arrays, and options as JSON.
+//! Computes for the Python package `altdiffusion`. `python/altdiffusion` has the interface, which passes plain data
+//! here: texts, the bytes of images, arrays, and options as JSON.
 
 #![warn(missing_docs, unreachable_pub)]
 
