@@ -6,7 +6,7 @@
 //! | vectors and conditioning | `/v1/similarity`, `/v1/classify`, `/v1/hidden_states`, `/v1/search` |
 //! | stable-diffusion-webui's | `/sdapi/v1/txt2img`, `/sdapi/v1/img2img`, `/sdapi/v1/progress` and what clients ask for |
 //! | immich's machine-learning server | `/ping`, `/predict` |
-//! | operations | `/health`, `/metrics`, `/openapi.json` |
+//! | monitoring | `/health`, `/metrics`, `/openapi.json` |
 //! | a page | `/` |
 //!
 //! A [`Server`] offers [`ImageModel`]s and [`EmbeddingModel`]s, which it loads when they are first needed, each on a

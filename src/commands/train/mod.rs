@@ -4,7 +4,7 @@ mod concepts;
 mod emoji;
 mod prepare;
 mod ranks;
-mod stage;
+mod recipe;
 mod watch;
 
 use altclip_training::recipes::{
@@ -37,7 +37,7 @@ pub enum Train {
     ///
     /// The first stage of AltCLIP. The configuration names the teacher (any family of dual encoders), the student
     /// (AltCLIP's layout), and a JSONL, CSV, TSV or Parquet file with a column for each language.
-    Teacher(stage::StageRun),
+    Teacher(recipe::RecipeRun),
     /// Fine-tune a text tower on images and captions, with the image tower frozen.
     ///
     /// The second stage of AltCLIP. Batches larger than memory go through the tower in chunks, with the same
@@ -46,27 +46,27 @@ pub enum Train {
     /// Images and captions come from a JSONL, CSV, TSV or Parquet file, from WebDataset archives (.tar, or
     /// name-{000..012}.tar), or from a folder: of such archives, of images with a metadata.jsonl or metadata.csv,
     /// or of images with .txt files beside them. What cannot be read is skipped and counted.
-    Contrastive(stage::StageRun),
+    Contrastive(recipe::RecipeRun),
     /// Re-align a diffusion model to its text encoder, with images and captions.
     ///
     /// The configuration lists the stages. AltDiffusion trains first only the keys and values of the
     /// cross-attentions, at a low resolution; then the whole UNet, at full resolution; then with one caption in ten
     /// dropped. Data is read as for `contrastive`.
-    Diffusion(stage::StageRun),
+    Diffusion(recipe::RecipeRun),
     /// Train a LoRA on images and captions.
     ///
     /// The model stays as it is; the result is one small file, for `generate --lora` here and for diffusers.
-    Lora(stage::StageRun),
+    Lora(recipe::RecipeRun),
     /// Teach a model a subject from a few images (DreamBooth).
     ///
     /// All images share one prompt with a rare word; beside them the model learns its own images of the thing's
     /// class, which it draws first. The result is a LoRA, or a whole model.
-    Dreambooth(stage::StageRun),
+    Dreambooth(recipe::RecipeRun),
     /// Learn a new word from a few images (textual inversion).
     ///
     /// The model stays as it is; the word's embeddings are one small file, for `generate --embedding` here and for
     /// diffusers.
-    TextualInversion(stage::StageRun),
+    TextualInversion(recipe::RecipeRun),
 }
 
 impl Train {

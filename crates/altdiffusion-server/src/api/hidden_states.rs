@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::inputs::check_texts;
 use super::openai::error::ErrorBody;
-use super::paths::BinaryFile;
+use super::path_parameters::BinaryFile;
 use crate::body;
 use crate::problem::Problem;
 use crate::state::Shared;

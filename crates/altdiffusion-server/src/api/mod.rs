@@ -4,10 +4,10 @@ mod classify;
 mod hidden_states;
 mod immich;
 mod inputs;
+mod monitoring;
 mod openai;
-mod operations;
 mod page;
-mod paths;
+mod path_parameters;
 mod search;
 mod similarity;
 mod webui;
@@ -81,9 +81,9 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(search::image))
         .routes(routes!(immich::ping))
         .routes(routes!(immich::predict))
-        .routes(routes!(operations::health))
-        .routes(routes!(operations::ready))
-        .routes(routes!(operations::metrics))
+        .routes(routes!(monitoring::health))
+        .routes(routes!(monitoring::ready))
+        .routes(routes!(monitoring::metrics))
         .merge(webui::routes())
 }
 
@@ -91,9 +91,9 @@ fn routes() -> OpenApiRouter<Shared> {
 pub(crate) fn router(state: &Shared) -> Router {
     let id = HeaderName::from_static("x-request-id");
     let (router, description) = routes().split_for_parts();
-    let document = operations::OpenApiDocument(completed(description).to_json().unwrap_or_default());
+    let document = monitoring::OpenApiDocument(completed(description).to_json().unwrap_or_default());
     let router = router
-        .merge(operations::openapi_route(document))
+        .merge(monitoring::openapi_route(document))
         .merge(page::routes())
         .fallback(|| async { Problem::not_found("no such path; /openapi.json lists them") })
         .method_not_allowed_fallback(|| async {

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use include_dir::{Dir, include_dir};
 
-use super::paths::{PathOf, path_of};
+use super::path_parameters::{PathOf, path_of};
 use crate::problem::Problem;
 use crate::state::Shared;
 

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::inputs::check_text;
 use super::openai::draw_options::within;
 use super::openai::error::ErrorBody;
-use super::paths::{BinaryFile, PathOf, path_of};
+use super::path_parameters::{BinaryFile, PathOf, path_of};
 use crate::body;
 use crate::embedding::Input;
 use crate::image_data::GivenImage;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::ErrorBody;
-use crate::api::paths::{PathOf, path_of};
+use crate::api::path_parameters::{PathOf, path_of};
 use crate::drawing::DrawingQueue;
 use crate::embedding::EmbeddingQueue;
 use crate::problem::Problem;

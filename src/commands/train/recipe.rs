@@ -13,7 +13,7 @@ use super::watch::Watch;
 use crate::device::{DeviceChoice, devices};
 
 #[derive(Debug, Args)]
-pub struct StageRun {
+pub struct RecipeRun {
     /// The configuration: a TOML file with every setting.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -33,7 +33,7 @@ pub struct StageRun {
     ranks: Ranks,
 }
 
-impl StageRun {
+impl RecipeRun {
     /// Trains by the configuration.
     ///
     /// # Errors
