@@ -6,7 +6,7 @@ use std::path::Path;
 use altdiffusion_pipeline::{AltDiffusion, LoadOptions, Lora, ModelParts, TextualInversion};
 use candle_core::{DType, Device, Tensor, safetensors};
 use model_files::source::ModelSource;
-use test_support::{TestResult, golden, normal, relative_error};
+use test_support::{TestResult, error_message, golden, normal, relative_error};
 
 fn text(path: &Path) -> TestResult<&str> {
     path.to_str().ok_or_else(|| "a path that is no text".into())
@@ -62,13 +62,13 @@ fn a_lora_may_have_any_name() -> TestResult {
         (&["optimizer.bin"], "found none"),
     ] {
         let folder = folder_of(files)?;
-        let error = Lora::open(text(folder.path())?).err().map(|error| error.to_string()).unwrap_or_default();
+        let error = error_message(Lora::open(text(folder.path())?));
         assert!(error.contains(problem), "{files:?}: {error}");
         assert_eq!(error.lines().count(), 1);
     }
     let many: Vec<String> = (0..30).map(|number| format!("{number:02}.safetensors")).collect();
     let folder = folder_of(&many.iter().map(String::as_str).collect::<Vec<_>>())?;
-    let error = Lora::open(text(folder.path())?).err().map(|error| error.to_string()).unwrap_or_default();
+    let error = error_message(Lora::open(text(folder.path())?));
     assert!(error.contains("09.safetensors and 20 more"), "{error}");
     let missing = Lora::open("no-such-folder/ink.safetensors").err().map(|error| error.to_string());
     assert_eq!(missing.as_deref(), Some("no-such-folder/ink.safetensors: no such file, expected a LoRA"));
@@ -130,14 +130,13 @@ fn what_holds_no_words_is_refused() -> TestResult {
         (vec![], "found no tensors"),
     ] {
         save(&file, &tensors)?;
-        let error =
-            TextualInversion::open_all(text(&file)?).err().map(|error| error.to_string()).unwrap_or_default();
+        let error = error_message(TextualInversion::open_all(text(&file)?));
         assert!(error.contains("cat.safetensors") && error.contains(problem), "{error}");
     }
     save(&file, &[("emb_params", &normal(1, &[3, 768]))])?;
     let options = LoadOptions::new(DType::F32, &Device::Cpu).word(TextualInversion::open(text(&file)?)?);
     let parts = ModelParts::in_folders(&ModelSource::directory(golden("alt_diffusion")))?;
-    let error = AltDiffusion::load(parts, options).err().map(|error| error.to_string()).unwrap_or_default();
+    let error = error_message(AltDiffusion::load(parts, options));
     assert!(error.contains("768 values, where those of this model's text encoder have 16"), "{error}");
     Ok(())
 }

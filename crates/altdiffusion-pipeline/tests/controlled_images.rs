@@ -13,7 +13,7 @@ use candle_nn::VarBuilder;
 use common::{golden_image, golden_mask, load, load_inpainting};
 use image::RgbImage;
 use serde::Deserialize;
-use test_support::{TestResult, golden, golden_json, golden_tensors, relative_error};
+use test_support::{TestResult, error_message, golden, golden_json, golden_tensors, relative_error};
 
 /// The largest relative error ‖a − b‖/‖b‖ of the latents. The reference's own distance from f64 is up to 4e-5.
 const TOLERANCE: f64 = 1e-4;
@@ -192,7 +192,7 @@ fn what_does_not_fit_together_is_named() -> TestResult {
         (options().control(control(64, 64).start(-0.1)), ["from -0.1 to 1", "from 0 to 1"]),
         (options().control(control(64, 64).end(f64::NAN)), ["from 0 to NaN", "from 0 to 1"]),
     ] {
-        let message = pipeline.generate(&options).err().map(|error| error.to_string()).unwrap_or_default();
+        let message = error_message(pipeline.generate(&options));
         for part in parts {
             assert!(message.contains(part), "expected {part:?} in {message:?}");
         }

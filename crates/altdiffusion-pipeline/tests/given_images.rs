@@ -9,7 +9,7 @@ use candle_core::Tensor;
 use common::{golden_image, golden_mask, load, load_inpainting};
 use image::{GrayImage, RgbImage};
 use serde::Deserialize;
-use test_support::{TestResult, golden_json, golden_tensors, relative_error};
+use test_support::{TestResult, error_message, golden_json, golden_tensors, relative_error};
 
 /// The largest relative error ‖a − b‖/‖b‖ of the latents. The reference's own distance from f64 is up to 6e-5.
 const TOLERANCE: f64 = 1e-4;
@@ -104,7 +104,7 @@ fn what_does_not_fit_together_is_named() -> TestResult {
         (&inpainting, options(), ["mask: not given", "an image and a mask"]),
         (&inpainting, options().image(image.clone()), ["mask: not given", "an image and a mask"]),
     ] {
-        let message = pipeline.generate(&options).err().map(|error| error.to_string()).unwrap_or_default();
+        let message = error_message(pipeline.generate(&options));
         for part in parts {
             assert!(message.contains(part), "expected {part:?} in {message:?}");
         }

@@ -16,7 +16,8 @@ use image::RgbImage;
 use model_files::source::ModelSource;
 use serde::Deserialize;
 use test_support::{
-    MODULE_TOLERANCE, TestResult, assert_close, golden, golden_json, golden_tensors, normal, relative_error,
+    MODULE_TOLERANCE, TestResult, assert_close, error_message, golden, golden_json, golden_tensors, normal,
+    relative_error,
 };
 
 /// The largest relative error ‖a − b‖/‖b‖ of the latents. The reference's own distance from f64 is up to 2e-5.
@@ -143,7 +144,7 @@ fn what_does_not_fit_together_is_named() -> TestResult {
     let black = || RgbImage::new(8, 8);
     let message = |pipeline: &AltDiffusion, prompt: ImagePrompt| {
         let options = GenerateOptions::new("a cat").steps(1).image_prompt(prompt);
-        let message = pipeline.generate(&options).err().map(|error| error.to_string()).unwrap_or_default();
+        let message = error_message(pipeline.generate(&options));
         assert_eq!(message.lines().count(), 1, "{message}");
         message
     };
@@ -174,7 +175,7 @@ fn files_that_are_no_adapter_for_this_model_are_refused() -> TestResult {
         let path = directory.path().join("adapter.safetensors");
         safetensors::save(&tensors, &path)?;
         let loaded = IpAdapter::from_file(&path, &*pipeline.unet()?, DType::F32, &Device::Cpu);
-        let message = loaded.err().map(|error| error.to_string()).unwrap_or_default();
+        let message = error_message(loaded);
         assert!(message.contains("adapter.safetensors") && message.lines().count() == 1, "{message}");
         Ok(message)
     };

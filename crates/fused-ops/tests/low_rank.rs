@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::VarBuilder;
 use fused_ops::{Activation, Conv2d, Conv2dOptions, Epilogue, LORA_DOWN, LORA_UP, Linear, Padding};
-use test_support::{Random, assert_close};
+use test_support::{Random, assert_close, error_message};
 
 /// Two orders of summing a few hundred products.
 const ROUNDING: f64 = 1e-5;
@@ -116,7 +116,7 @@ fn matrices_of_another_layer_are_an_error() -> Result<()> {
     let mut tensors = weights.beside.clone();
     tensors.insert(LORA_DOWN.to_owned(), random.normal(&[3, 17]));
     let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
-    let error = Linear::new(16, 24, true, vb).err().map(|error| error.to_string()).unwrap_or_default();
+    let error = error_message(Linear::new(16, 24, true, vb));
     assert!(
         error.contains("the LoRA is for another architecture: its matrices are [3, 17] and [24, 3]"),
         "{error}"
