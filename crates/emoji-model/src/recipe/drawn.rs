@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::export::{TrainedUnet, scheduler_config};
 use crate::stages::autoencoder::{Autoencoder, TrainedVae};
 use crate::stages::decoder::DecoderStage;
-use altclip_encoder::text_encoder::TextEncoder;
+use altclip_encoder::conditioner::TextEncoder;
 use altclip_training::{Cache, Observer, frozen};
 use altdiffusion_pipeline::random::{Noise, TorchCpu};
 use altdiffusion_pipeline::schedulers::SchedulerConfig;
