@@ -3,6 +3,8 @@
 //! Every loop is written once and compiled for each instruction set that [`pulp`] knows; the widest one available is
 //! picked at run time. All `unsafe` of the CPU code is in this module.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub(crate) mod attention;
 pub(crate) mod attention_gradient;
 pub(crate) mod bf16;

@@ -1,10 +1,12 @@
 //! Determines whether bf16 is faster than f32 on this processor, and with which instructions.
 
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
 use super::line::Line;
 use super::portable;
 use super::rows::{Products, Rows};
 #[cfg(target_arch = "x86_64")]
-use super::{amx, avx512};
+use crate::cpu::amx::{self, TileLine, Tiles};
 use crate::cpu::microkernel::{Block, Left, PANEL, Right};
 use crate::cpu::peak::on_all_threads;
 use crate::cpu::simd::arch;
@@ -34,7 +36,7 @@ pub(super) enum Kernel {
 pub(super) enum Prepared<'a> {
     Rows(Rows<'a>),
     #[cfg(target_arch = "x86_64")]
-    Tiles(amx::Tiles),
+    Tiles(Tiles<Line>),
 }
 
 impl Kernel {
@@ -43,7 +45,7 @@ impl Kernel {
         let mut kernels = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            kernels.extend(amx::is_supported().then_some(Self::Amx));
+            kernels.extend(amx::is_supported::<Line>().then_some(Self::Amx));
             kernels.extend(avx512::is_supported().then_some(Self::Avx512));
         }
         kernels.push(Self::Portable);
@@ -119,7 +121,7 @@ impl Engine {
             Kernel::Avx512 => Some(on_all_threads(|| unsafe { avx512::operations() })),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Kernel::Amx => Some(on_all_threads(|| unsafe { amx::operations() })),
+            Kernel::Amx => Some(on_all_threads(|| unsafe { Line::operations() })),
         }
     }
 
@@ -131,7 +133,7 @@ impl Engine {
         match self.kernel {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the caller guarantees the rows.
-            Kernel::Amx => Prepared::Tiles(unsafe { amx::Tiles::new(&rows) }),
+            Kernel::Amx => Prepared::Tiles(unsafe { Tiles::new(rows.starts, rows.taps, rows.lines) }),
             _ => Prepared::Rows(rows),
         }
     }

@@ -15,6 +15,9 @@ impl Line {
     pub(super) const ZERO: Self = Self([bf16::ZERO; LINE]);
 }
 
+#[cfg(target_arch = "x86_64")]
+crate::cpu::amx::tile_line!(Line, f32, "tdpbf16ps", 22);
+
 /// Rounds to the nearest bf16, ties to even. Branch-free, so that it is vectorized.
 #[inline(always)]
 pub(super) fn round(value: f32) -> bf16 {

@@ -3,8 +3,6 @@
 //! Weights are packed once into *lines* of two rows of 16 columns: the operand of a dot-product instruction, and 16
 //! of them are a matrix tile. Left factors are rounded once per layer. Sums, epilogues and results stay f32.
 
-#[cfg(target_arch = "x86_64")]
-mod amx;
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
