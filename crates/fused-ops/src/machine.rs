@@ -1,7 +1,7 @@
 //! Reports what the CPU kernels use on this machine.
 
 use crate::cpu::bf16::engine;
-use crate::cpu::{peak, simd};
+use crate::cpu::{int8, peak, simd};
 
 /// The instructions with which layers with bf16 weights compute on the CPU.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -19,6 +19,11 @@ pub fn bf16_support() -> Option<Bf16Support> {
     engine().map(|engine| Bf16Support { instructions: engine.name(), speedup: engine.speedup() })
 }
 
+/// The instructions with which layers with [int8](crate::INT8) weights compute on this CPU, such as `AVX-512 VNNI`.
+pub fn int8_instructions() -> &'static str {
+    int8::engine().name()
+}
+
 /// The machine that the CPU kernels run on.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
@@ -31,6 +36,8 @@ pub struct Machine {
     pub f32_operations: f64,
     /// The same for bf16, if layers compute in it.
     pub bf16_operations: Option<f64>,
+    /// The operations per second in int8, if the processor has instructions for its dot products.
+    pub int8_operations: Option<f64>,
 }
 
 impl Machine {
@@ -41,6 +48,7 @@ impl Machine {
             instructions: simd::name(),
             f32_operations: peak::f32_operations(),
             bf16_operations: engine().and_then(|engine| engine.peak_operations()),
+            int8_operations: int8::engine().peak_operations(),
         }
     }
 }

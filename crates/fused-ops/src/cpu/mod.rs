@@ -14,6 +14,7 @@ pub(crate) mod elementwise;
 pub(crate) mod epilogue;
 pub(crate) mod geglu;
 pub(crate) mod group_norm;
+pub(crate) mod int8;
 pub(crate) mod layer_norm;
 pub(crate) mod linear_geglu;
 pub(crate) mod matmul;

@@ -2,6 +2,7 @@
 
 use super::bf16::{self, Bf16Weight, Engine};
 use super::epilogue::SliceEpilogue;
+use super::int8::{self, Int8Weight};
 use super::linear_geglu;
 use super::matmul::gather_product;
 use super::pack::{Factor, Panels};
@@ -10,7 +11,7 @@ use super::window::Window;
 use half::f16;
 
 /// A layer's packed weight, in the type it was loaded in: half precision halves the memory and the time to read it,
-/// and quantized weights take a quarter or an eighth.
+/// and quantized weights take a quarter or an eighth. Those in int8 are also multiplied as integers.
 #[derive(Debug, Clone)]
 pub(crate) enum PackedWeight {
     F32(Panels<f32>),
@@ -19,6 +20,8 @@ pub(crate) enum PackedWeight {
     /// Multiplied in bf16 by this engine.
     InBf16(Engine, Bf16Weight),
     Quantized(QuantizedWeight),
+    /// Multiplied in int8 by this engine.
+    InInt8(int8::Engine, Int8Weight),
 }
 
 /// Evaluates a generic expression on the panels of a [`PackedWeight`].
@@ -30,6 +33,7 @@ macro_rules! with_panels {
             PackedWeight::Bf16($panels) => $body,
             PackedWeight::InBf16(_, $panels) => $body,
             PackedWeight::Quantized($panels) => $body,
+            PackedWeight::InInt8(_, $panels) => $body,
         }
     };
 }
@@ -54,6 +58,7 @@ impl PackedWeight {
     ) -> Vec<f32> {
         match self {
             Self::InBf16(engine, weight) => bf16::product(*engine, left, rows, window, weight, epilogue),
+            Self::InInt8(engine, weight) => int8::product(*engine, left, rows, window, weight, epilogue),
             weight => with_panels!(weight, panels => gather_product(left, rows, window, panels, epilogue)),
         }
     }
@@ -62,6 +67,7 @@ impl PackedWeight {
     pub(crate) fn geglu(&self, left: &[f32], rows: usize, bias: Option<&[f32]>) -> Vec<f32> {
         match self {
             Self::InBf16(engine, weight) => bf16::linear_geglu(*engine, left, rows, weight, bias),
+            Self::InInt8(engine, weight) => int8::linear_geglu(*engine, left, rows, weight, bias),
             weight => with_panels!(weight, panels => linear_geglu::linear_geglu(left, rows, panels, bias)),
         }
     }

@@ -1,6 +1,8 @@
 //! Reads layers' weights, in the layout of the kernel that will use them.
 
+use super::int8;
 use crate::cpu::bf16::{self, Bf16Weight};
+use crate::cpu::int8::engine;
 use crate::cpu::microkernel::Stored;
 use crate::cpu::pack::{FactorSize, Panels};
 use crate::cpu::packed_weight::PackedWeight;
@@ -28,9 +30,12 @@ pub(crate) trait Pack {
 }
 
 impl Weight {
-    /// Reads `weight` in this shape from `vb`, quantized if it is and the CPU kernel will use it.
+    /// Reads `weight` in this shape from `vb`, quantized or in int8 if it is and the CPU kernel will use it.
     pub(crate) fn read(vb: &VarBuilder, shape: impl Into<Shape>, layout: &impl Pack) -> Result<Self> {
         const NAME: &str = "weight";
+        if let Some(weight) = int8::read(vb, layout.size())? {
+            return Ok(Self::Packed(Arc::new(PackedWeight::InInt8(engine(), weight))));
+        }
         if let Some(weight) = read_quantized(vb, NAME, layout.size())? {
             return Ok(Self::Packed(Arc::new(PackedWeight::Quantized(weight))));
         }

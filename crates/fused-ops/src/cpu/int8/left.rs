@@ -1,0 +1,71 @@
+//! Quantizes left factors, each row with a scale of its own.
+
+use super::line::{LINE, Line, SHIFT};
+use super::quantize::{RowScale, pieces};
+use crate::cpu::simd::vectorized;
+use rayon::prelude::*;
+
+/// The rows that a task quantizes.
+const ROWS_PER_TASK: usize = 16;
+
+/// The rows of a left factor, in whole lines.
+pub(super) struct LeftRows {
+    lines: Vec<Line>,
+    scales: Vec<f32>,
+    /// The lines from one row to the next.
+    stride: usize,
+    /// The lines of a row.
+    count: usize,
+}
+
+impl LeftRows {
+    /// Quantizes rows of `depth` values, each first multiplied by its column's factor.
+    pub(super) fn quantize(values: &[f32], depth: usize, factors: Option<&[f32]>) -> Self {
+        let count = depth.div_ceil(LINE);
+        // Rows at a distance of a large power of two would evict each other from the cache.
+        let stride = count + usize::from(count.is_multiple_of(16));
+        let rows = values.len().checked_div(depth).unwrap_or(0);
+        let (mut lines, mut scales) = (vec![Line::ZERO; rows * stride], vec![0f32; rows]);
+        let tasks = lines.par_chunks_mut((ROWS_PER_TASK * stride).max(1));
+        let tasks = tasks.zip(scales.par_chunks_mut(ROWS_PER_TASK));
+        tasks.zip(values.par_chunks((ROWS_PER_TASK * depth).max(1))).for_each(|((lines, scales), values)| {
+            vectorized(
+                #[inline(always)]
+                || {
+                    let rows = lines.chunks_exact_mut(stride).zip(values.chunks_exact(depth));
+                    for ((lines, values), scale) in rows.zip(scales.iter_mut()) {
+                        let row = RowScale::of(pieces(values, factors));
+                        *scale = row.scale;
+                        for (to, piece) in lines_in_pieces(lines).zip(pieces(values, factors)) {
+                            for (to, value) in to.iter_mut().zip(piece) {
+                                *to = row.round(value).wrapping_add(SHIFT);
+                            }
+                        }
+                    }
+                },
+            );
+        });
+        Self { lines, scales, stride, count }
+    }
+
+    /// The lines of a row.
+    #[inline(always)]
+    pub(super) fn row(&self, row: usize) -> &[Line] {
+        &self.lines[row * self.stride..][..self.count]
+    }
+
+    /// What a row's integers are multiplied by.
+    #[inline(always)]
+    pub(super) fn scale(&self, row: usize) -> f32 {
+        self.scales[row]
+    }
+}
+
+/// The lines' bytes, 16 at a time.
+#[inline(always)]
+fn lines_in_pieces(lines: &mut [Line]) -> impl Iterator<Item = &mut [u8; 16]> {
+    lines.iter_mut().flat_map(
+        #[inline(always)]
+        |line| line.0.as_chunks_mut::<16>().0,
+    )
+}
