@@ -143,15 +143,15 @@ fn what_is_damaged_is_refused() -> Result<()> {
     };
     let scales = |value: f32| Tensor::full(value, 24, &Device::Cpu);
     let found = layer(INT8_SCALE, Some(scales(f32::INFINITY)?));
-    assert_eq!(found, "weight.int8_scale: expected finite numbers, found inf");
+    assert!(found.starts_with("weight.int8_scale: expected finite numbers, found inf"), "{found}");
     assert!(layer(INT8_SCALE, Some(scales(1.)?.narrow(0, 0, 23)?)).contains("weight.int8_scale"));
     assert!(layer(INT8_SCALE, None).contains("weight.int8_scale"));
     assert!(layer(INT8_SMOOTHING, Some(scales(1.)?)).contains("weight.int8_smoothing"));
     let found = error_message(Int8Rows::quantize(&[1., f32::NAN], 1, None));
-    assert_eq!(found, "row 1 has a number that is not finite");
+    assert!(found.starts_with("row 1 has a number that is not finite"), "{found}");
     let found = error_message(Int8Rows::quantize(&[1., 2., 3.], 2, None));
-    assert_eq!(found, "3 numbers are not rows of 2");
+    assert!(found.starts_with("3 numbers are not rows of 2"), "{found}");
     let found = error_message(Int8Rows::quantize(&[1., 2.], 2, Some(&[1.])));
-    assert_eq!(found, "a smoothing of 1 channels does not fit rows of 2");
+    assert!(found.starts_with("a smoothing of 1 channels does not fit rows of 2"), "{found}");
     Ok(())
 }

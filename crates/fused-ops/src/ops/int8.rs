@@ -39,15 +39,22 @@ impl Int8Rows {
         if let Some(smoothing) = smoothing.filter(|smoothing| smoothing.len() != width) {
             candle_core::bail!("a smoothing of {} channels does not fit rows of {width}", smoothing.len());
         }
-        let factors: Option<Vec<f32>> =
-            smoothing.map(|smoothing| smoothing.iter().map(|factor| 1. / factor).collect());
-        let mut integers = vec![0; values.len()];
-        let rows = integers.par_chunks_exact_mut(width).zip(values.par_chunks_exact(width));
-        let scales: Vec<f32> =
-            rows.map(|(out, values)| quantize_row(values, factors.as_deref(), out)).collect();
+        let divide =
+            |values: &[f32], by: &[f32]| values.iter().zip(by).map(|(value, by)| value / by).collect();
+        let mut bytes = vec![0; values.len()];
+        let rows = bytes.par_chunks_exact_mut(width).zip(values.par_chunks_exact(width));
+        let scales: Vec<f32> = rows
+            .map(|(out, values)| match smoothing {
+                Some(smoothing) => {
+                    let divided: Vec<f32> = divide(values, smoothing);
+                    quantize_row(&divided, out)
+                }
+                None => quantize_row(values, out),
+            })
+            .collect();
         match scales.iter().position(|scale| scale.is_nan()) {
             Some(row) => candle_core::bail!("row {row} has a number that is not finite"),
-            None => Ok(Self { values: integers, scales }),
+            None => Ok(Self { values: bytes.into_iter().map(u8::cast_signed).collect(), scales }),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Quantizes left factors, each row with a scale of its own.
 
 use super::line::{LINE, Line, SHIFT};
-use super::quantize::{RowScale, pieces};
+use super::quantize::RowScale;
 use crate::cpu::simd::vectorized;
 use rayon::prelude::*;
 
@@ -29,18 +29,21 @@ impl LeftRows {
         let tasks = lines.par_chunks_mut((ROWS_PER_TASK * stride).max(1));
         let tasks = tasks.zip(scales.par_chunks_mut(ROWS_PER_TASK));
         tasks.zip(values.par_chunks((ROWS_PER_TASK * depth).max(1))).for_each(|((lines, scales), values)| {
+            // Smoothed values of a row.
+            let mut smoothed = vec![0f32; if factors.is_some() { depth } else { 0 }];
             vectorized(
                 #[inline(always)]
                 || {
                     let rows = lines.chunks_exact_mut(stride).zip(values.chunks_exact(depth));
-                    for ((lines, values), scale) in rows.zip(scales.iter_mut()) {
-                        let row = RowScale::of(pieces(values, factors));
-                        *scale = row.scale;
-                        for (to, piece) in lines_in_pieces(lines).zip(pieces(values, factors)) {
-                            for (to, value) in to.iter_mut().zip(piece) {
-                                *to = row.round(value).wrapping_add(SHIFT);
-                            }
+                    for ((lines, mut values), scale) in rows.zip(scales.iter_mut()) {
+                        if let Some(factors) = factors {
+                            let all = values.iter().zip(factors).zip(&mut smoothed);
+                            all.for_each(|((value, factor), to)| *to = value * factor);
+                            values = &smoothed;
                         }
+                        let row = RowScale::of(values);
+                        *scale = row.scale;
+                        row.round(values, SHIFT, bytes_of(lines));
                     }
                 },
             );
@@ -61,11 +64,10 @@ impl LeftRows {
     }
 }
 
-/// The lines' bytes, 16 at a time.
+/// The bytes of lines, in order.
 #[inline(always)]
-fn lines_in_pieces(lines: &mut [Line]) -> impl Iterator<Item = &mut [u8; 16]> {
-    lines.iter_mut().flat_map(
-        #[inline(always)]
-        |line| line.0.as_chunks_mut::<16>().0,
-    )
+fn bytes_of(lines: &mut [Line]) -> &mut [u8] {
+    const { assert!(size_of::<Line>() == LINE) };
+    // SAFETY: lines are bytes without padding.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), size_of_val(lines)) }
 }

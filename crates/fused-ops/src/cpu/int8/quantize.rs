@@ -11,23 +11,27 @@ const LANES: usize = 16;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RowScale {
     pub(super) scale: f32,
-    pub(super) inverse: f32,
+    inverse: f32,
 }
 
 impl RowScale {
-    /// The scale of a row, from its values in pieces. It is not a number if one of them is not finite, and so are then all
-    /// results of that row.
+    /// The scale of a row. It is not a number if one of its values is not finite, and so are then all results of that row.
     #[inline(always)]
-    pub(super) fn of(pieces: impl Iterator<Item = [f32; LANES]>) -> Self {
+    pub(super) fn of(values: &[f32]) -> Self {
         let (mut largest, mut poison) = ([0f32; LANES], [0f32; LANES]);
-        for piece in pieces {
+        let mut add = |values: &[f32; LANES]| {
             for lane in 0..LANES {
-                let value = piece[lane].abs();
+                let value = values[lane].abs();
                 largest[lane] = if value > largest[lane] { value } else { largest[lane] };
                 // Infinity times zero is not a number.
                 poison[lane] += value * 0.;
             }
-        }
+        };
+        let (whole, rest) = values.as_chunks::<LANES>();
+        whole.iter().for_each(&mut add);
+        let mut last = [0f32; LANES];
+        last[..rest.len()].copy_from_slice(rest);
+        add(&last);
         let largest = largest.into_iter().fold(0f32, f32::max);
         if poison.into_iter().sum::<f32>().is_nan() {
             return Self { scale: f32::NAN, inverse: 0. };
@@ -38,44 +42,32 @@ impl RowScale {
         Self { scale: largest / LARGEST, inverse: LARGEST / largest }
     }
 
-    /// The integer nearest to a value, ties to even, in two's complement. Branch-free, so that it is vectorized.
+    /// The integers nearest to the values, ties to even, in two's complement, with `shift` added.
     #[inline(always)]
-    pub(super) fn round(self, value: f32) -> u8 {
+    pub(super) fn round(self, values: &[f32], shift: u8, out: &mut [u8]) {
+        let (whole, rest) = values.as_chunks::<LANES>();
+        let (out, out_rest) = out.as_chunks_mut::<LANES>();
+        for (out, values) in out.iter_mut().zip(whole) {
+            for lane in 0..LANES {
+                out[lane] = self.nearest(values[lane]).wrapping_add(shift);
+            }
+        }
+        let to = out.as_flattened_mut().iter_mut().skip(whole.len() * LANES).chain(out_rest);
+        to.zip(rest).for_each(|(to, value)| *to = self.nearest(*value).wrapping_add(shift));
+    }
+
+    /// Branch-free, so that it is vectorized.
+    #[inline(always)]
+    fn nearest(self, value: f32) -> u8 {
         /// 1.5 · 2²³: adding it leaves the integer in the lowest bits.
         const TO_INTEGER: f32 = 12_582_912.;
         (value * self.inverse + TO_INTEGER).to_bits() as u8
     }
 }
 
-/// A row in pieces of 16 values, the last one filled with zeros, with each value multiplied by its factor.
-#[inline(always)]
-pub(super) fn pieces<'a>(
-    values: &'a [f32],
-    factors: Option<&'a [f32]>,
-) -> impl Iterator<Item = [f32; LANES]> + 'a {
-    (0..values.len().div_ceil(LANES)).map(
-        #[inline(always)]
-        move |piece| {
-            let first = piece * LANES;
-            let mut out = [0f32; LANES];
-            let values = &values[first..];
-            match values.first_chunk() {
-                Some(whole) => out = *whole,
-                None => out[..values.len()].copy_from_slice(values),
-            }
-            if let Some(factors) = factors {
-                out.iter_mut().zip(&factors[first..]).for_each(|(out, factor)| *out *= factor);
-            }
-            out
-        },
-    )
-}
-
 /// Quantizes a row, and returns its scale, which is not a number if a value is not finite.
-pub(crate) fn quantize_row(values: &[f32], factors: Option<&[f32]>, out: &mut [i8]) -> f32 {
-    let scale = RowScale::of(pieces(values, factors));
-    for (out, piece) in out.chunks_mut(LANES).zip(pieces(values, factors)) {
-        out.iter_mut().zip(piece).for_each(|(out, value)| *out = scale.round(value).cast_signed());
-    }
+pub(crate) fn quantize_row(values: &[f32], out: &mut [u8]) -> f32 {
+    let scale = RowScale::of(values);
+    scale.round(values, 0, out);
     scale.scale
 }

@@ -34,10 +34,16 @@ struct Rounded {
 
 impl Rounded {
     fn new(values: &[f32], depth: usize, factors: Option<&[f32]>) -> Self {
-        let mut out = vec![0; values.len()];
-        let rows = out.chunks_exact_mut(depth).zip(values.chunks_exact(depth));
-        let scales = rows.map(|(out, values)| quantize_row(values, factors, out)).collect();
-        Self { values: out, scales }
+        let factors = factors.map_or_else(|| vec![1.; depth], <[f32]>::to_vec);
+        let mut bytes = vec![0; values.len()];
+        let rows = bytes.chunks_exact_mut(depth).zip(values.chunks_exact(depth));
+        let scales = rows.map(|(out, values)| {
+            let values: Vec<f32> =
+                values.iter().zip(&factors).map(|(value, factor)| value * factor).collect();
+            quantize_row(&values, out)
+        });
+        let scales = scales.collect();
+        Self { values: bytes.into_iter().map(u8::cast_signed).collect(), scales }
     }
 }
 
@@ -217,8 +223,9 @@ fn a_row_with_what_is_not_finite_is_not_a_number() {
 #[test]
 fn rows_of_any_size_keep_their_scale() {
     for size in [0., f32::MIN_POSITIVE, 1e-31, 1e-29, 1., 1e30, f32::MAX] {
-        let mut out = [0i8; 3];
-        let scale = quantize_row(&[size, -size, size / 4.], None, &mut out);
+        let mut out = [0u8; 3];
+        let scale = quantize_row(&[size, -size, size / 4.], &mut out);
+        let out = out.map(u8::cast_signed);
         if size < 1e-30 {
             assert_eq!((scale, out), (0., [0; 3]), "{size}");
         } else {
