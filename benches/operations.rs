@@ -1,10 +1,11 @@
 //! Times the operations of a full-size model at its own shapes. Linear layers, attention and convolutions report
 //! operations per second, the others values per second.
 
-use candle_core::Result;
+use candle_core::{DType, Device, Result, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fused_ops::{
-    Activation, Conv2d, Conv2dOptions, Epilogue, GroupNorm, LayerNorm, Linear, Padding, attention,
+    Activation, Conv2d, Conv2dOptions, Epilogue, GroupNorm, INT8, INT8_SCALE, Int8Rows, LayerNorm, Linear,
+    Padding, attention,
 };
 use std::hint::black_box;
 use test_support::{normal, var_builder};
@@ -21,6 +22,9 @@ const LINEAR: [(usize, usize, usize); 9] = [
     (1024, 2560, 640),
     (256, 1280, 1280),
 ];
+/// Those of XLM-R again, in types of 8 and 16 bits.
+const SHORT_TYPES: [(usize, usize, usize); 4] =
+    [(616, 1024, 1024), (616, 1024, 4096), (616, 4096, 1024), (77, 1024, 4096)];
 /// Rows and channels of the GEGLU layers in SD 1.x.
 const GATED: [(usize, usize); 3] = [(4096, 320), (1024, 640), (256, 1280)];
 /// Batch, queries, keys, heads and head dimension.
@@ -74,6 +78,38 @@ fn linear(criterion: &mut Criterion) -> Result<()> {
     }
     group.finish();
     Ok(())
+}
+
+fn short_types(criterion: &mut Criterion) -> Result<()> {
+    let mut group = criterion.benchmark_group("linear in short types");
+    for (rows, inputs, outputs) in SHORT_TYPES {
+        let (weight, bias) = (normal(1, &[outputs, inputs]), normal(1, &[outputs]));
+        let x = normal(1, &[rows, inputs]);
+        group.throughput(Throughput::Elements((2 * rows * inputs * outputs) as u64));
+        let layers = [
+            ("f32", Linear::from_tensors(weight.clone(), Some(bias.clone()))?),
+            ("bf16", Linear::from_tensors(weight.to_dtype(DType::BF16)?, Some(bias.clone()))?),
+            ("int8", in_int8(&weight, &bias)?),
+        ];
+        for (dtype, layer) in layers {
+            group.bench_function(format!("{rows} x {inputs} to {outputs}, {dtype}"), |b| {
+                b.iter(|| black_box(layer.forward(&x)))
+            });
+        }
+    }
+    group.finish();
+    Ok(())
+}
+
+/// The layer as a checkpoint provides it in int8.
+fn in_int8(weight: &Tensor, bias: &Tensor) -> Result<Linear> {
+    let (outputs, inputs) = weight.dims2()?;
+    let rows = Int8Rows::quantize(&weight.flatten_all()?.to_vec1::<f32>()?, inputs, None)?;
+    let bytes: Vec<u8> = rows.values.into_iter().map(i8::cast_unsigned).collect();
+    let bytes = Tensor::from_vec(bytes, (outputs, inputs), &Device::Cpu)?;
+    let scales = Tensor::from_vec(rows.scales, outputs, &Device::Cpu)?;
+    let vb = var_builder(&[(INT8, &bytes), (INT8_SCALE, &scales), ("bias", bias)]);
+    Linear::new(inputs, outputs, true, vb)
 }
 
 fn attentions(criterion: &mut Criterion) -> Result<()> {
@@ -134,7 +170,7 @@ fn normalizations(criterion: &mut Criterion) -> Result<()> {
 }
 
 fn run(criterion: &mut Criterion) {
-    for bench in [linear, attentions, convolutions, normalizations] {
+    for bench in [linear, short_types, attentions, convolutions, normalizations] {
         if let Err(error) = bench(criterion) {
             panic!("{error}");
         }
