@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use fused_ops::BlockType;
+use fused_ops::{BlockType, INT8, INT8_SCALE, Int8Rows};
 
 use super::element::{ElementType, element_count};
 use super::scales::{self, Scales};
@@ -21,6 +21,17 @@ pub(super) struct Contents {
     pub tables: Tables,
     /// Maps the names that a model asks for to those in the file, if they differ.
     name_in_file: Option<NameInFile>,
+    /// The weights to give in int8 too, by the names that a model asks for.
+    pub int8: Option<ChosenNames>,
+}
+
+pub(super) type ChosenNames = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
+/// A tensor of a weight in int8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Int8Tensor {
+    Integers,
+    Scales,
 }
 
 pub(super) type NameInFile = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -28,7 +39,7 @@ pub(super) type NameInFile = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
 impl Contents {
     pub(super) fn new(name: String, files: Vec<FileData>, mut tables: Tables) -> Self {
         scales::attach(&mut tables);
-        Self { name, files: files.into(), tables, name_in_file: None }
+        Self { name, files: files.into(), tables, name_in_file: None, int8: None }
     }
 
     /// The tensors whose names start with `prefix`, for a model that uses other names.
@@ -39,8 +50,19 @@ impl Contents {
         }
         let tensors = those(&self.tables.tensors, prefix);
         let tables = Tables { tensors, unreadable: those(&self.tables.unreadable, prefix) };
-        let (name, files) = (self.name.clone(), self.files.clone());
-        Self { name, files, tables, name_in_file: Some(name_in_file) }
+        Self { name_in_file: Some(name_in_file), ..self.with_tables(tables) }
+    }
+
+    /// The same tensors, of which those that `chosen` accepts are also given in int8.
+    pub(super) fn in_int8(&self, chosen: ChosenNames) -> Self {
+        let tables =
+            Tables { tensors: self.tables.tensors.clone(), unreadable: self.tables.unreadable.clone() };
+        Self { int8: Some(chosen), ..self.with_tables(tables) }
+    }
+
+    fn with_tables(&self, tables: Tables) -> Self {
+        let (name, files, int8) = (self.name.clone(), self.files.clone(), self.int8.clone());
+        Self { name, files, tables, name_in_file: None, int8 }
     }
 
     /// The same tensors, but with those that `parts` names in equal groups of rows, or renamed.
@@ -69,7 +91,7 @@ impl Contents {
                 }
             }
         }
-        Self { name: self.name.clone(), files: self.files.clone(), tables, name_in_file: None }
+        self.with_tables(tables)
     }
 
     pub(super) fn find(&self, name: &str) -> Option<&Located> {
@@ -130,6 +152,28 @@ impl Contents {
             .then_some((kind, weight, located))
     }
 
+    /// The weight of which `name` asks for a tensor in int8, with its name, if it exists and is given so: because it
+    /// was chosen, or is stored in int8 with a scale for each row.
+    pub(super) fn find_int8<'n>(&self, name: &'n str) -> Option<(Int8Tensor, &'n str, &Located)> {
+        let (which, suffix) = match name.ends_with(INT8) {
+            true => (Int8Tensor::Integers, INT8),
+            false => (Int8Tensor::Scales, INT8_SCALE),
+        };
+        name.strip_suffix(suffix)?;
+        // Both are the weight's own name with more behind it.
+        let (weight, _) = name.rsplit_once('.')?;
+        let located = self.find(weight)?;
+        let is_matrix = matches!(located.tensor.shape.as_slice(), [_, _, more @ ..] if more.iter().all(|side| *side == 1));
+        let is_chosen = || {
+            // 1 × 1 convolutions lose more, as shortcuts around others.
+            let is_linear = located.tensor.shape.len() == 2;
+            let is_plain = matches!(located.tensor.dtype, ElementType::Plain(_));
+            let is_number = located.tensor.dtype.is_float() || located.scale.is_some();
+            is_linear && is_plain && is_number && self.int8.as_ref().is_some_and(|chosen| chosen(weight))
+        };
+        (is_matrix && (located.is_in_int8() || is_chosen())).then_some((which, weight, located))
+    }
+
     pub(super) fn get_shaped(&self, name: &str, shape: &[usize]) -> Result<&Located> {
         let located = self.get(name)?;
         if located.tensor.shape != shape {
@@ -162,6 +206,23 @@ impl Contents {
             }
             convert::Unreadable::Candle(error) => error.into(),
         })
+    }
+
+    /// A weight in int8: as stored, or rounded.
+    pub(super) fn int8_rows(&self, located: &Located, name: &str) -> Result<Int8Rows> {
+        let (file, tensor) = (self.file(located), &located.tensor);
+        if located.is_in_int8()
+            && let Some(scales) = self.scales(located, name)?
+        {
+            let bytes = tensor.element_bytes(file);
+            let values = bytes.iter().map(|byte| byte.cast_signed()).collect();
+            file.release(&tensor.bytes);
+            return Ok(Int8Rows { values, scales: scales.into_values() });
+        }
+        let numbers = self.load(located, name, DType::F32, &Device::Cpu)?.flatten_all()?;
+        let width = tensor.shape.iter().skip(1).product();
+        Int8Rows::quantize(&numbers.to_vec1::<f32>()?, width, None)
+            .map_err(|error| Error::format(file.name(), format!("tensor {name}: {}", Error::from(error))))
     }
 
     /// Reads a tensor's scales from their file.

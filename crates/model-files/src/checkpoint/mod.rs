@@ -15,6 +15,7 @@ pub(crate) mod find;
 mod float8;
 mod format;
 mod gguf;
+mod int8;
 mod legacy_names;
 mod mindspore;
 mod pickle;
@@ -28,6 +29,7 @@ mod tensors;
 mod write;
 
 pub use crate::survey::{Misshapen, Missing, PartReport, Survey, Unreadable};
+pub use int8::is_sensitive_to_int8;
 pub use sharded::ShardIndex;
 pub use tensors::Checkpoint;
 pub use write::{NumberType, TensorToWrite, save_tensors, write_gguf, write_safetensors};

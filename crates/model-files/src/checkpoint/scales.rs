@@ -150,6 +150,11 @@ impl Scales {
         Ok(Self { values, shape: shape.to_vec(), block, strides })
     }
 
+    /// The scales in order.
+    pub(super) fn into_values(self) -> Vec<f32> {
+        self.values
+    }
+
     /// Scales the weight's elements from `first` on.
     pub(super) fn apply(&self, mut first: usize, mut elements: &mut [f32]) {
         if let [scale] = self.values[..] {

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use safetensors::Dtype;
+
+use super::element::ElementType;
 use super::stored::{Listing, StoredTensor};
 
 /// The tensors of all files, by name.
@@ -31,18 +34,35 @@ pub(super) struct Scale {
 }
 
 impl Located {
+    /// Whether it is stored in int8 with a scale for each row.
+    pub(super) fn is_in_int8(&self) -> bool {
+        let rows = self.tensor.shape.first();
+        let is_per_row = |scale: &Arc<Scale>| match scale.tensor.shape.as_slice() {
+            [of_rows, rest @ ..] => Some(of_rows) == rows && rest.iter().all(|side| *side == 1),
+            [] => false,
+        };
+        self.tensor.dtype == ElementType::Plain(Dtype::I8) && self.scale.as_ref().is_some_and(is_per_row)
+    }
+
     /// One of `count` equal groups of rows.
     ///
     /// # Errors
     /// Says why there are none.
     pub(super) fn rows(&self, group: usize, count: usize) -> Result<Self, String> {
-        if self.scale.is_some() {
-            return Err(format!("it has scales, expected plain numbers in {count} groups of rows"));
-        }
-        let tensor = self.tensor.rows(group, count).ok_or_else(|| {
-            format!("it has shape {:?}, expected {count} equal groups of rows", self.tensor.shape)
-        })?;
-        Ok(Self { tensor, ..self.clone() })
+        let misfit =
+            || format!("it has shape {:?}, expected {count} equal groups of rows", self.tensor.shape);
+        let scale = match &self.scale {
+            Some(scale) if self.is_in_int8() => {
+                let tensor = scale.tensor.rows(group, count).ok_or_else(misfit)?;
+                Some(Arc::new(Scale { file: scale.file, name: scale.name.clone(), tensor }))
+            }
+            Some(_) => {
+                return Err(format!("it has scales, expected plain numbers in {count} groups of rows"));
+            }
+            None => None,
+        };
+        let tensor = self.tensor.rows(group, count).ok_or_else(misfit)?;
+        Ok(Self { file: self.file, tensor, scale })
     }
 }
 

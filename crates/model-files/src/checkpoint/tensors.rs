@@ -11,6 +11,7 @@ use fused_ops::BlockType;
 
 use super::contents::Contents;
 use super::element::ElementType;
+use super::int8::is_sensitive_to_int8;
 use super::sharded::ShardIndex;
 use super::tables::Tables;
 use super::{backend, convert, find, format, survey_backend};
@@ -49,6 +50,11 @@ impl Checkpoint {
     /// Like [`Checkpoint::open`].
     pub fn open_file(source: &ModelSource, relative: &str) -> Result<Self> {
         let checkpoint = Self::from_source(source, relative)?;
+        let checkpoint = if source.is_in_int8() {
+            checkpoint.in_int8(|name| !is_sensitive_to_int8(name))
+        } else {
+            checkpoint
+        };
         Ok(match source.survey() {
             Some(survey) => checkpoint.surveyed(survey, folder_of(relative)),
             None => checkpoint,
@@ -121,6 +127,15 @@ impl Checkpoint {
     pub fn with_rows_split(&self, parts: impl Fn(&str) -> Vec<String>) -> Self {
         let contents = self.contents.with_rows_split(parts);
         Self { contents: Arc::new(contents), watched: None }
+    }
+
+    /// The same tensors, of which the weights that `chosen` accepts, by the names that a model asks for, are also given
+    /// in [int8](fused_ops::INT8): a layer on the CPU that has an int8 kernel then computes with it. Embeddings, norms
+    /// and larger convolutions have none, so they may be accepted too. Quantized weights stay as they are.
+    #[must_use]
+    pub fn in_int8(&self, chosen: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        let contents = self.contents.in_int8(Arc::new(chosen));
+        Self { contents: Arc::new(contents), watched: self.watched.clone() }
     }
 
     /// The same tensors, but [`var_builder`](Self::var_builder) does not read them: `survey` records what is asked
@@ -200,7 +215,8 @@ impl Checkpoint {
     /// A builder that gives a model its weights, converted to `dtype` (f32, f16 or bf16) and moved to `device` one by
     /// one as the model asks for them. `Error::from` recovers this crate's errors from its own.
     ///
-    /// A quantized weight can also be had as its blocks, by [another name](BlockType::blocks_name).
+    /// A quantized weight can also be had as its blocks, by [another name](BlockType::blocks_name), and one that is stored
+    /// in int8 with a scale for each row as [integers](fused_ops::INT8).
     ///
     /// # Errors
     /// [`Error::Input`] if models cannot compute in `dtype`.
@@ -212,7 +228,7 @@ impl Checkpoint {
         contents.files.iter().for_each(|file| file.fetch());
         Ok(match &self.watched {
             None => {
-                let backend = backend::CheckpointBackend(contents);
+                let backend = backend::CheckpointBackend::new(contents);
                 VarBuilder::from_backend(Box::new(backend), dtype, device.clone())
             }
             Some(watched) => {

@@ -30,6 +30,7 @@ pub struct ModelSource {
     kind: Kind,
     survey: Option<Survey>,
     variant: Option<String>,
+    is_in_int8: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -86,7 +87,7 @@ impl ModelSource {
     }
 
     fn of(kind: Kind) -> Self {
-        Self { kind, survey: None, variant: None }
+        Self { kind, survey: None, variant: None, is_in_int8: false }
     }
 
     /// The same model, but loading reads no weights: `survey` records what it asks for.
@@ -105,6 +106,14 @@ impl ModelSource {
             return Err(Error::Input(format!("variant: expected a name such as fp16, found {name:?}")));
         }
         Ok(Self { variant: Some(name.to_owned()), ..self.clone() })
+    }
+
+    /// The same model, whose linear layers compute in int8 on the CPU, except for the most
+    /// [sensitive](crate::checkpoint::is_sensitive_to_int8): their weights are rounded when they are read, unless they
+    /// are quantized.
+    #[must_use]
+    pub fn in_int8(&self) -> Self {
+        Self { is_in_int8: true, ..self.clone() }
     }
 
     /// The repository on the hub, if it is one.
@@ -127,6 +136,10 @@ impl ModelSource {
 
     pub(crate) fn variant(&self) -> Option<&str> {
         self.variant.as_deref()
+    }
+
+    pub(crate) fn is_in_int8(&self) -> bool {
+        self.is_in_int8
     }
 
     pub(crate) fn survey(&self) -> Option<&Survey> {

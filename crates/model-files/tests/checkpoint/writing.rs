@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
-use fused_ops::BlockType;
+use fused_ops::{BlockType, INT8, INT8_SCALE, Int8Rows, Linear};
 use model_files::Error;
 use model_files::checkpoint::{Checkpoint, NumberType, TensorToWrite, write_safetensors};
-use model_files::source::FileData;
+use model_files::source::{FileData, ModelSource};
 use tempfile::TempDir;
 
 use super::{save, tensor};
@@ -55,6 +55,74 @@ fn tensors_are_written_anew() {
         let again = Checkpoint::from_data(FileData::owned("new.safetensors", bytes)).unwrap();
         assert_eq!(again.metadata(), metadata);
     }
+}
+
+#[test]
+fn a_weight_in_int8_is_read_as_it_was_written() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("all.safetensors");
+    let weight = (tensor(-20.0, &[4, 10]) * 0.37).unwrap();
+    save(&file, &[("layer.weight", weight.clone())]);
+    let checkpoint = Checkpoint::from_file(&file).unwrap();
+    let to_write = TensorToWrite {
+        checkpoint: &checkpoint,
+        source: "layer.weight".to_owned(),
+        name: "layer.weight".to_owned(),
+        shape: vec![4, 10],
+        dtype: Some(NumberType::Int8),
+    };
+    let bytes = write(&[to_write], &BTreeMap::new()).unwrap();
+    let names = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(names.tensor("layer.weight").unwrap().dtype(), safetensors::Dtype::I8);
+    assert_eq!(names.tensor("layer.weight_scale").unwrap().shape(), [4]);
+    let rows = Int8Rows::quantize(&weight.flatten_all().unwrap().to_vec1().unwrap(), 10, None).unwrap();
+
+    let written = Checkpoint::from_data(FileData::owned("new.safetensors", bytes)).unwrap();
+    assert_eq!(written.names().collect::<Vec<_>>(), ["layer.weight"]);
+    // Another program's numbers, and one's own rounded when they are read, are the same integers.
+    for int8 in [written.clone(), checkpoint.in_int8(|name| name == "layer.weight")] {
+        let vb = int8.var_builder(DType::F32, &Device::Cpu).unwrap().pp("layer");
+        assert!(vb.contains_tensor(INT8) && vb.contains_tensor(INT8_SCALE));
+        let found = vb.get_with_hints_dtype((4, 10), INT8, Default::default(), DType::U8).unwrap();
+        let found = found.flatten_all().unwrap().to_vec1::<u8>().unwrap();
+        assert_eq!(found.into_iter().map(u8::cast_signed).collect::<Vec<_>>(), rows.values);
+        assert_eq!(vb.get(4, INT8_SCALE).unwrap().to_vec1::<f32>().unwrap(), rows.scales);
+        Linear::new(10, 4, false, vb.clone()).unwrap();
+        let misfit = Linear::new(4, 10, false, vb).unwrap_err().to_string();
+        assert!(misfit.contains("layer.weight") && misfit.contains("[4, 10]"), "{misfit}");
+    }
+    // Those who want numbers get them.
+    let numbers = written.tensor("layer.weight", DType::F32, &Device::Cpu).unwrap();
+    let numbers = numbers.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert_eq!(numbers, rows.dequantize(None).unwrap());
+    // In groups of rows, each has its own scales.
+    let split = written.with_rows_split(|_| vec!["a.weight".to_owned(), "b.weight".to_owned()]);
+    let vb = split.var_builder(DType::F32, &Device::Cpu).unwrap().pp("b");
+    assert_eq!(vb.get(2, INT8_SCALE).unwrap().to_vec1::<f32>().unwrap(), rows.scales[2..]);
+}
+
+#[test]
+fn only_what_was_chosen_is_given_in_int8() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("all.safetensors");
+    let weights = ["a.weight", "layer.0.weight", "layer.1.weight"];
+    let square = weights.map(|name| (name, tensor(1.0, &[2, 2])));
+    save(
+        &file,
+        &[&square[..], &[("conv.weight", tensor(1.0, &[2, 2, 1, 1])), ("a.bias", tensor(1.0, &[2]))]]
+            .concat(),
+    );
+    let given = |checkpoint: Checkpoint| {
+        let vb = checkpoint.var_builder(DType::F32, &Device::Cpu).unwrap();
+        let layers = ["a", "layer.0", "layer.1", "conv"];
+        layers.into_iter().filter(|layer| vb.pp(layer).contains_tensor(INT8)).collect::<Vec<_>>()
+    };
+    let checkpoint = Checkpoint::from_file(&file).unwrap();
+    assert_eq!(given(checkpoint.in_int8(|_| true)), ["a", "layer.0", "layer.1"]);
+    assert_eq!(given(checkpoint.in_int8(|name| name == "a.weight")), ["a"]);
+    assert!(given(checkpoint).is_empty());
+    let source = ModelSource::directory(folder.path()).in_int8();
+    assert_eq!(given(Checkpoint::open_file(&source, "all.safetensors").unwrap()), ["a", "layer.1"]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::io::Write;
 
 use safetensors::Dtype;
 
-use super::plan::{NumberType, Planned, TensorToWrite, plan};
+use super::plan::{NumberType, Plan, TensorToWrite, plan};
 use crate::checkpoint::element::{ElementType, element_count};
 use crate::checkpoint::gguf::{
     DEFAULT_ALIGNMENT, MAGIC, MOST_DIMENSIONS, SHAPE_KEY, VERSION, type_number, value,
@@ -41,6 +41,13 @@ pub fn write_gguf<E: From<Error>>(
     metadata: &BTreeMap<String, String>,
     mut before_each: impl FnMut(usize) -> std::result::Result<(), E>,
 ) -> std::result::Result<(), E> {
+    if let Some(int8) = tensors.iter().find(|tensor| tensor.dtype == Some(NumberType::Int8)) {
+        let problem = format!(
+            "tensor {}: GGUF holds no int8 with a scale for each row, expected safetensors",
+            int8.name
+        );
+        return Err(Error::format(file, problem).into());
+    }
     let mut planned = plan(file, tensors)?;
     // The format has no 8-bit floating-point types. f16 holds their values, except the powers of two of E8M0.
     for planned in planned.values_mut().filter(|planned| planned.dtype.is_float8()) {
@@ -63,7 +70,7 @@ pub fn write_gguf<E: From<Error>>(
 fn table(
     file: &str,
     architecture: &str,
-    planned: &BTreeMap<&str, Planned>,
+    planned: &Plan,
     metadata: &BTreeMap<String, String>,
 ) -> Result<Vec<u8>> {
     let mut values = vec![text_value(ARCHITECTURE_KEY, architecture)];
@@ -76,7 +83,7 @@ fn table(
     let mut offset = 0u64;
     for (name, planned) in planned {
         let problem = |what: &str| Error::format(file, format!("tensor {name}: {what}"));
-        let own = planned.tensor.shape.as_slice();
+        let own = planned.shape();
         let shape = shape_in_file(planned.dtype, own).ok_or_else(|| problem("is too large"))?;
         if shape != own {
             let sizes = own.iter().map(|size| i32::try_from(*size).map(i32::to_le_bytes));

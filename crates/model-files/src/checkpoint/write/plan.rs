@@ -1,5 +1,6 @@
 //! Writes a checkpoint's tensors in small pieces, so that no model has to fit into memory, and converts them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
@@ -31,9 +32,14 @@ pub enum NumberType {
     F16,
     /// 16 bits, 8 of them for the exponent, as in f32.
     Bf16,
+    /// 8-bit integers with a scale for each row, in a tensor of its own.
+    Int8,
     /// Quantized in blocks, a few bits each.
     Quantized(BlockType),
 }
+
+/// The suffix of a weight's name in that of its scales.
+const SCALES: &str = "_scale";
 
 impl NumberType {
     pub(super) fn element(self) -> ElementType {
@@ -41,6 +47,7 @@ impl NumberType {
             Self::F32 => ElementType::Plain(Dtype::F32),
             Self::F16 => ElementType::Plain(Dtype::F16),
             Self::Bf16 => ElementType::Plain(Dtype::BF16),
+            Self::Int8 => ElementType::Plain(Dtype::I8),
             Self::Quantized(kind) => ElementType::Quantized(kind),
         }
     }
@@ -52,6 +59,7 @@ impl fmt::Display for NumberType {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
             Self::Quantized(kind) => kind.name(),
         })
     }
@@ -61,10 +69,12 @@ impl FromStr for NumberType {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        let plain = [Self::F32, Self::F16, Self::Bf16].into_iter();
+        let plain = [Self::F32, Self::F16, Self::Bf16, Self::Int8].into_iter();
         let mut all = plain.chain(BlockType::ALL.into_iter().map(Self::Quantized));
         all.find(|this| this.to_string() == name).ok_or_else(|| {
-            Error::Input(format!("expected f32, f16, bf16 or a quantized type such as q8_0, found {name}"))
+            Error::Input(format!(
+                "expected f32, f16, bf16, int8 or a quantized type such as q8_0, found {name}"
+            ))
         })
     }
 }
@@ -92,11 +102,32 @@ pub(super) struct Planned<'a> {
     /// Its scales.
     scales: Option<Scales>,
     pub dtype: ElementType,
+    part: Part,
 }
 
+/// What is written of a tensor.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Elements,
+    /// Its elements in int8, which need the scales of their rows.
+    Int8,
+    /// Those scales.
+    Int8Scales,
+}
+
+/// Tensors by their new names.
+pub(super) type Plan<'a> = BTreeMap<Cow<'a, str>, Planned<'a>>;
+
 /// Finds every tensor, keyed by its new name.
-pub(super) fn plan<'a>(file: &str, tensors: &'a [TensorToWrite]) -> Result<BTreeMap<&'a str, Planned<'a>>> {
-    let mut planned = BTreeMap::new();
+pub(super) fn plan<'a>(file: &str, tensors: &'a [TensorToWrite]) -> Result<Plan<'a>> {
+    let mut planned = Plan::new();
+    let mut add = |name: Cow<'a, str>, tensor: Planned<'a>| {
+        let problem = format!("two tensors would be called {name}");
+        match planned.insert(name, tensor) {
+            Some(_) => Err(Error::format(file, problem)),
+            None => Ok(()),
+        }
+    };
     for tensor in tensors {
         let contents = &tensor.checkpoint.contents;
         let located = contents.get(&tensor.source)?;
@@ -115,31 +146,52 @@ pub(super) fn plan<'a>(file: &str, tensors: &'a [TensorToWrite]) -> Result<BTree
             None if located.scale.is_some() => NumberType::F32.element(),
             _ => stored.dtype,
         };
-        let scales = contents.scales(located, &tensor.source)?;
-        if planned.insert(tensor.name.as_str(), Planned { tensor, located, scales, dtype }).is_some() {
-            return Err(Error::format(file, format!("two tensors would be called {}", tensor.name)));
+        let name = Cow::Borrowed(tensor.name.as_str());
+        let is_number = stored.dtype.is_float() || located.scale.is_some();
+        if tensor.dtype == Some(NumberType::Int8) && is_number {
+            let int8 = |dtype, part| Planned { tensor, located, scales: None, dtype, part };
+            add(format!("{name}{SCALES}").into(), int8(NumberType::F32.element(), Part::Int8Scales))?;
+            add(name, int8(dtype, Part::Int8))?;
+            continue;
         }
+        let scales = contents.scales(located, &tensor.source)?;
+        add(name, Planned { tensor, located, scales, dtype, part: Part::Elements })?;
     }
     Ok(planned)
 }
 
 impl Planned<'_> {
+    /// Its shape in the new file.
+    pub(super) fn shape(&self) -> &[usize] {
+        match self.part {
+            Part::Elements | Part::Int8 => &self.tensor.shape,
+            Part::Int8Scales => self.tensor.shape.get(..1).unwrap_or_default(),
+        }
+    }
+
     /// The bytes it takes in the new file.
     pub(super) fn size(&self, file: &str) -> Result<usize> {
-        element_count(&self.tensor.shape).and_then(|elements| self.dtype.bytes_of(elements)).ok_or_else(
-            || {
-                let (name, shape) = (&self.tensor.name, &self.tensor.shape);
-                Error::format(
-                    file,
-                    format!("tensor {name}: shape {shape:?} of {} is no whole number of bytes", self.dtype),
-                )
-            },
-        )
+        element_count(self.shape()).and_then(|elements| self.dtype.bytes_of(elements)).ok_or_else(|| {
+            let (name, shape) = (&self.tensor.name, self.shape());
+            Error::format(
+                file,
+                format!("tensor {name}: shape {shape:?} of {} is no whole number of bytes", self.dtype),
+            )
+        })
     }
 
     pub(super) fn write(&self, to: &mut impl Write, file: &str) -> Result<()> {
         let contents = &self.tensor.checkpoint.contents;
         let (source, stored) = (contents.file(self.located), &self.located.tensor);
+        if self.part != Part::Elements {
+            // Whole, since a scale is known only after its row.
+            let rows = contents.int8_rows(self.located, &self.tensor.source)?;
+            return match self.part {
+                Part::Int8Scales => write_all(to, rows.scales.iter().map(|scale| scale.to_le_bytes())),
+                _ => write_all(to, rows.values.iter().map(|value| value.to_le_bytes())),
+            }
+            .map_err(Error::io(file));
+        }
         if stored.is_plain() {
             return self.write_elements(to, file, source, stored);
         }

@@ -6,7 +6,7 @@ use std::io::Write;
 use safetensors::tensor::TensorInfo;
 use serde::Serialize;
 
-use super::plan::{NumberType, Planned, TensorToWrite, plan};
+use super::plan::{NumberType, Plan, TensorToWrite, plan};
 use crate::checkpoint::element::ElementType;
 use crate::error::{Error, Result};
 
@@ -14,7 +14,8 @@ use crate::error::{Error, Result};
 pub(super) const ALIGNMENT: usize = 8;
 
 /// Writes tensors as a safetensors file, with `metadata` in its header. `file` is used in errors. The same tensors
-/// give the same bytes, since they are ordered by name. The format has no quantized types, which are unpacked, to f32
+/// give the same bytes, since they are ordered by name. Weights in int8 get the scales of their rows beside them, as
+/// `weight_scale` beside `weight`. The format has no other quantized types, which are unpacked, to f32
 /// unless another type is asked for.
 ///
 /// `before_each` gets the number of tensors done, and can end the work with an error.
@@ -51,11 +52,7 @@ pub fn write_safetensors<E: From<Error>>(
 }
 
 /// The header with its length, padded with spaces.
-fn header(
-    file: &str,
-    planned: &BTreeMap<&str, Planned>,
-    metadata: &BTreeMap<String, String>,
-) -> Result<Vec<u8>> {
+fn header(file: &str, planned: &Plan, metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
     #[derive(Serialize)]
     #[serde(untagged)]
     enum HeaderEntry<'a> {
@@ -70,8 +67,8 @@ fn header(
         let ElementType::Plain(dtype) = planned.dtype else { continue };
         let start = end;
         end += planned.size(file)?;
-        let shape = planned.tensor.shape.clone();
-        entries.insert(*name, HeaderEntry::Tensor(TensorInfo { dtype, shape, data_offsets: (start, end) }));
+        let shape = planned.shape().to_vec();
+        entries.insert(&**name, HeaderEntry::Tensor(TensorInfo { dtype, shape, data_offsets: (start, end) }));
     }
     if !metadata.is_empty() {
         entries.insert("__metadata__", HeaderEntry::Metadata(metadata));
