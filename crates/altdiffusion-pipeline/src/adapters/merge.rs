@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
-use fused_ops::{BlockType, LORA_DOWN, LORA_UP};
+use fused_ops::{BlockType, INT8, INT8_SCALE, INT8_SMOOTHING, LORA_DOWN, LORA_UP};
 
 use super::change::{Change, ScaledProduct};
 use super::layer_tensors::{LayerChanges, Parameter};
@@ -194,7 +194,7 @@ impl Merging {
     /// quantized (nothing can be added to it) or this was asked for.
     fn beside(&self, layer: &str) -> Option<Vec<Beside<'_>>> {
         let changes = self.changes_of(layer, Parameter::Weight)?;
-        (self.changes.beside || self.is_quantized(&format!("{layer}.weight"))).then_some(())?;
+        (self.changes.beside || self.is_quantized(layer)).then_some(())?;
         let mut all = Vec::new();
         for applied in changes {
             for change in &applied.changes.weight {
@@ -214,14 +214,19 @@ impl Merging {
     /// Whether `name` is a quantized weight that something is merged into.
     fn is_hidden(&self, name: &str) -> bool {
         let Some((weight, kind)) = name.rsplit_once('.') else { return false };
-        let layer = weight.strip_suffix(".weight").filter(|_| kind.parse::<BlockType>().is_ok());
+        let is_int8 = [INT8, INT8_SCALE, INT8_SMOOTHING].into_iter().any(|ending| name.ends_with(ending));
+        let layer = weight.strip_suffix(".weight");
+        let layer = layer.filter(|_| is_int8 || kind.parse::<BlockType>().is_ok());
         layer.is_some_and(|layer| {
             self.changes_of(layer, Parameter::Weight).is_some() && self.beside(layer).is_none()
         })
     }
 
-    fn is_quantized(&self, weight: &str) -> bool {
-        BlockType::ALL.into_iter().any(|kind| self.weights.contains_tensor(&kind.blocks_name(weight)))
+    fn is_quantized(&self, layer: &str) -> bool {
+        let weight = format!("{layer}.weight");
+        let mut blocks = BlockType::ALL.into_iter().map(|kind| kind.blocks_name(&weight));
+        blocks.any(|name| self.weights.contains_tensor(&name))
+            || self.weights.contains_tensor(&format!("{layer}.{INT8}"))
     }
 
     fn changed(

@@ -9,8 +9,9 @@ use model_files::source::FileData;
 use serde_json::Value;
 
 use super::entries::{to_write, unreadable};
+use super::number_types::choose_int8;
 use super::output::{ARCHITECTURE, OnTensor, format_metadata, report_progress, write_file};
-use super::{ModelParts, SCHEDULER_CONFIG, TEXT_ENCODER_CONFIG, UNET_CONFIG, VAE_CONFIG, gguf_key};
+use super::{ModelParts, PartKind, SCHEDULER_CONFIG, TEXT_ENCODER_CONFIG, UNET_CONFIG, VAE_CONFIG, gguf_key};
 use crate::Result;
 
 /// The result of a conversion.
@@ -28,7 +29,8 @@ pub struct Converted {
 
 impl ModelParts {
     /// Writes the model as one safetensors file in latent diffusion's naming, with its configurations in the header.
-    /// Floating-point numbers are converted to `dtype`; `None` leaves them as they are.
+    /// Floating-point numbers are converted to `dtype`; `None` leaves them as they are. int8 is for the weights of linear
+    /// layers in the UNet and the text encoder.
     ///
     /// # Errors
     /// If a tensor cannot be read or converted, or the file cannot be written; nothing is left behind then. Also
@@ -40,7 +42,7 @@ impl ModelParts {
         on_tensor: OnTensor,
     ) -> Result<Converted> {
         let (entries, left_out) = self.single_file_entries()?;
-        let tensors: Vec<_> = entries.into_iter().map(|entry| entry.to_write(dtype)).collect();
+        let tensors = to_write(entries.into_iter(), dtype, &mut BTreeMap::new());
         let mut metadata = format_metadata();
         metadata.extend(self.configurations()?);
         let total = tensors.len();
@@ -105,6 +107,10 @@ pub fn convert_weights(
 ) -> Result<Converted> {
     let tensor = |name: &str| {
         let shape = from.shape(name)?.to_vec();
+        let dtype = match dtype {
+            Some(NumberType::Int8) => Some(choose_int8(PartKind::TextEncoder, name, &shape)),
+            dtype => dtype,
+        };
         let (source, name) = (name.to_owned(), name.to_owned());
         Some(TensorToWrite { checkpoint: from, source, name, shape, dtype })
     };

@@ -32,12 +32,6 @@ pub(super) struct FileEntry<'a> {
     pub shape: Vec<usize>,
 }
 
-impl<'a> FileEntry<'a> {
-    pub(super) fn to_write(&self, dtype: Option<NumberType>) -> TensorToWrite<'a> {
-        self.entry.renamed(self.name.clone(), self.shape.clone(), dtype)
-    }
-}
-
 /// A model's tensors, by part.
 pub(super) struct Entries<'a> {
     pub text_encoder: Vec<Entry<'a>>,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use altclip_encoder::conditioner::{ConditionerConfig, ConditionerSpec};
 use altclip_encoder::tokenizer::Tokenizer;
 use candle_core::{DType, Device, Tensor};
+use model_files::checkpoint::{Checkpoint, is_sensitive_to_int8};
 use model_files::config::parse_config;
 use model_files::source::ModelSource;
 use web_time::Instant;
@@ -59,12 +60,17 @@ impl AltDiffusion {
         let prompt_tokens = tokenizer.prompt_length(spec.max_tokens);
         let words = add_words(&mut tokenizer, &options.words, spec)?;
 
-        let LoadOptions { dtype, device, loras, loras_beside_weights, low_memory, safety_checker, .. } =
-            options;
+        let LoadOptions {
+            dtype, device, int8, loras, loras_beside_weights, low_memory, safety_checker, ..
+        } = options;
         let kept = !low_memory;
+        let in_int8 = |weights: Checkpoint| match int8 {
+            true => weights.in_int8(|name| !is_sensitive_to_int8(name)),
+            false => weights,
+        };
         let text_encoder = {
             let (config, weights, device) =
-                (configs.text_encoder, parts.text_encoder.weights, device.clone());
+                (configs.text_encoder, in_int8(parts.text_encoder.weights), device.clone());
             let merge = Merge::into_text_encoder(&loras, loras_beside_weights);
             Component::new(kept, move || {
                 let encoder = config.build(merge.over(weights.var_builder(dtype, &device)?))?;
@@ -77,7 +83,8 @@ impl AltDiffusion {
         };
         let weights = Some(parts.unet.weights.clone());
         let model = {
-            let (config, weights, device) = (configs.unet.clone(), parts.unet.weights, device.clone());
+            let (config, weights, device) =
+                (configs.unet.clone(), in_int8(parts.unet.weights), device.clone());
             let merge =
                 Merge::into_unet(&loras, loras_beside_weights, unet_name_in_latent_diffusion(&config)?);
             Component::new(kept, move || {

@@ -31,6 +31,8 @@ pub struct LoadOptions {
     pub dtype: DType,
     /// The device to compute on.
     pub device: Device,
+    /// Whether linear layers of the text encoder and the UNet compute in int8.
+    pub int8: bool,
     /// LoRAs with their strengths.
     pub loras: Vec<(Lora, f64)>,
     /// Whether LoRAs are computed beside the weights instead of merged.
@@ -56,6 +58,7 @@ impl LoadOptions {
         Self {
             dtype,
             device: device.clone(),
+            int8: false,
             loras: Vec::new(),
             loras_beside_weights: false,
             words: Vec::new(),
@@ -92,6 +95,14 @@ impl LoadOptions {
         self
     }
 
+    /// Rounds the weights of linear layers in the text encoder and the UNet to int8, in which they then compute, except
+    /// for the most [sensitive](model_files::checkpoint::is_sensitive_to_int8). Only the CPU can. Quantized weights stay
+    /// as they are.
+    pub fn int8(mut self, int8: bool) -> Self {
+        self.int8 = int8;
+        self
+    }
+
     /// Adds a textual inversion.
     pub fn word(mut self, word: TextualInversion) -> Self {
         self.words.push(word);
@@ -112,6 +123,9 @@ impl LoadOptions {
     }
 
     pub(super) fn check(&self) -> Result<()> {
+        if self.int8 && !self.device.is_cpu() {
+            return Err(Error::option("int8", "expected the CPU, the only device that computes in it"));
+        }
         match self.loras.iter().find(|(_, strength)| !strength.is_finite()) {
             Some((lora, strength)) => {
                 let problem = format!("{}: {strength}, expected a number", lora.name());
