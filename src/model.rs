@@ -14,9 +14,10 @@ use emoji_model::KnownConcepts;
 use model_files::source::ModelSource;
 
 use crate::device::{DeviceChoice, devices};
+use crate::option_values::{self, Arithmetic};
 use crate::progress::announce;
 use crate::recorded::recorded_source;
-use crate::{option_values, shipped};
+use crate::shipped;
 
 /// The prefix of the repositories whose weights have this licence.
 const PUBLISHED: &str = "BAAI/AltDiffusion";
@@ -80,13 +81,16 @@ pub struct ModelArgs {
     #[arg(long, value_name = "NAME", hide_short_help = true)]
     variant: Option<String>,
 
-    /// Number type: f32, f16 or bf16. By default f32.
+    /// Number type: f32, f16, bf16 or int8. By default f32.
     ///
     /// f16 and bf16 take half the memory and are fast on a GPU; f16 is more exact, bf16 does not overflow. On a CPU with
     /// instructions for bf16 (see `altdiffusion machine`), bf16 is faster than f32, and the image differs a little.
     /// Quantized weights stay quantized on the CPU in any case; on a GPU they become numbers of this type.
-    #[arg(long, alias = "torch-dtype", value_name = "TYPE", value_parser = option_values::dtypes(), hide_possible_values = true)]
-    dtype: Option<DType>,
+    ///
+    /// int8 is for the CPU alone: linear layers, of a diffusion model those of the text encoder and the UNet, multiply 8-bit
+    /// integers, and the rest is bf16. It is the fastest on a CPU with instructions for int8, and loses the most.
+    #[arg(long, alias = "torch-dtype", value_name = "TYPE", value_parser = option_values::arithmetics(), hide_possible_values = true)]
+    dtype: Option<Arithmetic>,
 
     /// Device: cpu, cuda, metal, or auto, a GPU if this build can use one.
     ///
@@ -96,11 +100,16 @@ pub struct ModelArgs {
 }
 
 impl ModelArgs {
-    /// The source of the model's files.
+    /// The source of the model's files, for a model that is not a pipeline.
     ///
     /// # Errors
     /// If the name can be neither a directory nor a repository.
     pub fn source(&self) -> Result<ModelSource> {
+        let source = self.plain_source()?;
+        Ok(if self.is_in_int8() { source.in_int8() } else { source })
+    }
+
+    fn plain_source(&self) -> Result<ModelSource> {
         ensure!(self.config.is_none(), "--config: is for a --model in one file, where there is none with it");
         match self.model() {
             Some(name) => open_source(name, self.revision.as_deref(), self.variant.as_deref()),
@@ -125,7 +134,7 @@ impl ModelArgs {
     /// # Errors
     /// If this build does not support such a device, or there is none.
     pub fn load_options(&self) -> Result<LoadOptions> {
-        Ok(LoadOptions::new(self.dtype(), &self.device()?))
+        Ok(LoadOptions::new(self.dtype(), &self.device()?).int8(self.is_in_int8()))
     }
 
     /// The parts of the model, in folders or in one file.
@@ -134,7 +143,7 @@ impl ModelArgs {
     /// If it is not a model, or a part is missing or damaged.
     pub fn parts(&self) -> Result<ModelParts> {
         let Some(file) = self.single_file() else {
-            let source = self.source()?;
+            let source = self.plain_source()?;
             tracing::info!("loading {source}");
             if !self.is_shipped() {
                 announce(&format!("Loading {source}"));
@@ -228,7 +237,7 @@ impl ModelArgs {
         fields.add_some("Revision", revision.as_ref());
         fields.add_some("Config", config.as_deref().map(recorded_source));
         fields.add_some("Variant", variant.as_ref());
-        fields.add("Dtype", self.dtype().as_str());
+        fields.add("Dtype", self.arithmetic().name());
     }
 
     /// These options, with those of an image as the default.
@@ -253,9 +262,17 @@ impl ModelArgs {
         }
     }
 
-    /// The dtype to compute in.
+    /// The dtype to compute in, where that is not int8.
     pub fn dtype(&self) -> DType {
-        self.dtype.unwrap_or(DType::F32)
+        self.arithmetic().dtype()
+    }
+
+    fn arithmetic(&self) -> Arithmetic {
+        self.dtype.unwrap_or(Arithmetic::Numbers(DType::F32))
+    }
+
+    fn is_in_int8(&self) -> bool {
+        self.arithmetic() == Arithmetic::Int8
     }
 
     /// Suggests bf16 at a terminal if it is faster than the default, except for the built-in model, which is fast
@@ -273,6 +290,9 @@ impl ModelArgs {
 
     /// Logs how a bf16 model computes on the CPU.
     fn log_arithmetic(&self, device: &Device) {
+        if self.is_in_int8() {
+            tracing::info!("int8: computing with {}", fused_ops::int8_instructions());
+        }
         if self.dtype() == DType::BF16 && device.is_cpu() {
             match fused_ops::bf16_support() {
                 Some(support) => tracing::info!("bf16: computing with {}", support.instructions),
@@ -284,9 +304,13 @@ impl ModelArgs {
     /// Opens the device.
     ///
     /// # Errors
-    /// If this build does not support such a device, or there is none.
+    /// If this build does not support such a device, or there is none, or it cannot compute in the number type.
     pub fn device(&self) -> Result<Device> {
         let device = self.device.unwrap_or(DeviceChoice::Auto).open()?;
+        ensure!(
+            !self.is_in_int8() || device.is_cpu(),
+            "--dtype int8: only the CPU computes in it, expected --device cpu or another type"
+        );
         self.log_arithmetic(&device);
         Ok(device)
     }

@@ -20,9 +20,15 @@ pub fn dtypes() -> Named<DType> {
     Named { parser: dtype, names: || vec!["f32", "f16", "bf16"] }
 }
 
+/// Parses what a model computes in.
+pub fn arithmetics() -> Named<Arithmetic> {
+    Named { parser: arithmetic, names: || vec!["f32", "f16", "bf16", "int8"] }
+}
+
 /// Parses a type that models are written in.
 pub fn number_types() -> Named<NumberType> {
-    let names = || ["f32", "f16", "bf16"].into_iter().chain(BlockType::ALL.map(BlockType::name)).collect();
+    let names =
+        || ["f32", "f16", "bf16", "int8"].into_iter().chain(BlockType::ALL.map(BlockType::name)).collect();
     Named { parser: number_type, names }
 }
 
@@ -62,11 +68,44 @@ pub fn dtype(text: &str) -> Result<DType, String> {
     }
 }
 
+/// What a model computes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arithmetic {
+    Numbers(DType),
+    /// In int8 where its layers can, and else in bf16.
+    Int8,
+}
+
+impl Arithmetic {
+    /// The type of what is not in int8.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::Numbers(dtype) => dtype,
+            Self::Int8 => DType::BF16,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Numbers(dtype) => dtype.as_str(),
+            Self::Int8 => "int8",
+        }
+    }
+}
+
+/// What a model computes in.
+pub fn arithmetic(text: &str) -> Result<Arithmetic, String> {
+    match text {
+        "int8" => Ok(Arithmetic::Int8),
+        _ => dtype(text).map(Arithmetic::Numbers).map_err(|_| "expected f32, f16, bf16 or int8".to_owned()),
+    }
+}
+
 /// A number type that models are written in.
 pub fn number_type(text: &str) -> Result<NumberType, String> {
     text.parse().map_err(|_| {
         let blocks: Vec<_> = BlockType::ALL.into_iter().map(BlockType::name).collect();
-        format!("expected one of f32, f16, bf16, {}", blocks.join(", "))
+        format!("expected one of f32, f16, bf16, int8, {}", blocks.join(", "))
     })
 }
 
@@ -208,6 +247,8 @@ mod tests {
         assert_eq!((count("3"), images("1024")), (Ok(3), Ok(1024)));
         assert_eq!((side("96"), seed("0")), (Ok(96), Ok(0)));
         assert_eq!((finite("-7.5"), dtype("bf16")), (Ok(-7.5), Ok(DType::BF16)));
+        assert_eq!(arithmetic("int8"), Ok(Arithmetic::Int8));
+        assert_eq!(arithmetic("f16"), Ok(Arithmetic::Numbers(DType::F16)));
         assert_eq!(number_type("q4_k"), Ok(NumberType::Quantized(BlockType::Q4K)));
         assert_eq!(
             sampler("Euler a").map(|sampler| sampler.kind),

@@ -120,8 +120,9 @@ fn short_types_are_near_and_the_file_is_f32() -> TestResult {
     let output = directory.path().join("out.safetensors");
     encode(directory.path(), "alt_diffusion", &["一只猫"])?;
     let exact = tensor(&output, "hidden_states")?;
-    // The checkpoint's values are exact in f16, and on the CPU only weights are rounded.
-    for (dtype, least, most) in [("f16", 0.0, 1e-6), ("bf16", 1e-4, 1e-2)] {
+    // The checkpoint's values are exact in f16, and on the CPU only weights are rounded, except in int8. A distance of
+    // 4 % is a cosine of 0.999.
+    for (dtype, least, most) in [("f16", 0.0, 1e-6), ("bf16", 1e-4, 1e-2), ("int8", 1e-4, 4e-2)] {
         encode(directory.path(), "alt_diffusion", &["一只猫", "--dtype", dtype, "--device", "cpu"])?;
         let found = tensor(&output, "hidden_states")?;
         assert_eq!(found.dtype(), DType::F32);

@@ -178,7 +178,7 @@ fn the_machine_is_measured() -> TestResult {
     let report: Value = serde_json::from_str(&succeeded(&run(directory.path(), &["machine", "--json"])?))?;
     let types = report["types"].as_array().ok_or("types")?;
     let names: Vec<_> = types.iter().filter_map(|of| of["dtype"].as_str()).collect();
-    assert_eq!(names, ["f32", "f16", "bf16", "quantized"]);
+    assert_eq!(names, ["f32", "f16", "bf16", "int8", "quantized"]);
     for of in types {
         assert!(of["gflops"].as_f64() > Some(0.) && of["instructions"].is_string(), "{report}");
     }

@@ -133,7 +133,7 @@ fn errors_are_chinese() -> TestResult {
         (&["draw", "猫"], "错误：没有子命令“draw”"),
         (&["generate", "猫", "--steps", "0"], "须为不小于 1 的整数"),
         (&["generate", "猫", "--width", "100"], "须为 8 的倍数（像素）"),
-        (&["generate", "猫", "--dtype", "f64"], "须为 f32、f16 或 bf16"),
+        (&["generate", "猫", "--dtype", "f64"], "须为 f32、f16、bf16 或 int8"),
         (&["generate", "猫", "--scheduler", "fast"], "须为以下之一："),
         (&["generate", "猫", "--strength", "2"], "须为 0 到 1 之间的数"),
         (&["generate", "猫", "--only", "1", "--grid"], "不能与"),

@@ -49,7 +49,13 @@ impl ShowMachine {
             },
             _ => in_f32("bf16"),
         };
-        let types = vec![in_f32("f32"), in_f32("f16"), bf16, in_f32("quantized")];
+        // Without dot products of bytes, its limit is about that of f32.
+        let int8 = NumberTypeReport {
+            dtype: "int8",
+            instructions: fused_ops::int8_instructions(),
+            gflops: machine.int8_operations.unwrap_or(machine.f32_operations) / 1e9,
+        };
+        let types = vec![in_f32("f32"), in_f32("f16"), bf16, int8, in_f32("quantized")];
         let report = MachineReport { threads: machine.threads, types };
         if self.json {
             return print_json(&report);

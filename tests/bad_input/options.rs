@@ -30,7 +30,7 @@ fn options_that_cannot_be() -> TestResult {
         ("--eta", "2", "from 0 to 1"),
         ("--timesteps", "x", "whole numbers"),
         ("--sigmas", "x", "numbers, such as"),
-        ("--dtype", "f64", "f32, f16 or bf16"),
+        ("--dtype", "f64", "f32, f16, bf16 or int8"),
         ("--device", "abacus", "cpu"),
     ] {
         place.refused(&["generate", "a cat", option, value], 2, &[option, value, expected])?;

@@ -43,6 +43,26 @@ fn blocks_draw_nearly_the_same() -> TestResult {
 }
 
 #[test]
+fn int8_draws_nearly_the_same() -> TestResult {
+    let place = Place::new()?;
+    let source = format!("{}/models/emoji", env!("CARGO_MANIFEST_DIR"));
+    let printed = place.convert(&[&source, "one.safetensors", "--dtype", "int8"])?;
+    let cosines = cosines(&printed)?;
+    assert_eq!(cosines.len(), 4, "{printed}");
+    // Linear layers lose a little less than all weights do in 7 bits.
+    assert!(cosines.iter().all(|cosine| *cosine < 1.0 && *cosine > 0.997), "{printed}");
+    // The file has what would be rounded when it is read.
+    let from_file = place.draw(&["--model", "one.safetensors", "--config", &source, "--dtype", "bf16"])?;
+    let rounded = place.draw(&["--model", &source, "--dtype", "int8", "--device", "cpu"])?;
+    let drawn = place.draw(&["--model", &source])?;
+    let errors = [relative_error(&from_file, &drawn), relative_error(&rounded, &drawn)];
+    assert!(errors.iter().all(|error| *error > 0.0 && *error < 0.2), "{errors:?}");
+    let error = place.refused(&["convert", &source, "one.gguf", "--dtype", "int8"])?;
+    assert!(error.contains("--dtype int8: only safetensors hold it"), "{error}");
+    Ok(())
+}
+
+#[test]
 fn a_gguf_file_of_numbers_is_the_model() -> TestResult {
     let place = Place::new()?;
     let source = golden_model("alt_diffusion")?;

@@ -27,7 +27,7 @@ fn every_scheduler_and_type_draws() -> TestResult {
     ] {
         generate(directory.path(), &["a cat", "--device", "cpu", "--scheduler", kind])?;
     }
-    for dtype in ["f16", "bf16"] {
+    for dtype in ["f16", "bf16", "int8"] {
         generate(directory.path(), &["a cat", "--device", "cpu", "--dtype", dtype])?;
     }
     Ok(())

@@ -78,7 +78,7 @@ pub struct Convert {
     #[arg(value_name = "OUTPUT")]
     output: PathBuf,
 
-    /// Number type to write: f32, f16, bf16, or a quantized type such as q8_0 or q4_0. By default unchanged.
+    /// Number type to write: f32, f16, bf16, int8, or a quantized type such as q8_0 or q4_0. By default unchanged.
     ///
     /// Only numbers with a fraction are converted. A number that is too large for f16 is an error. 8-bit weights
     /// with scales are multiplied by them and written as f32 by default.
@@ -88,6 +88,10 @@ pub struct Convert {
     /// 256 divides. The weights of linear layers and convolutions of the UNet and the text encoder are quantized;
     /// small and sensitive tensors and the autoencoder stay f16 or f32. A row that does not fit a block is written
     /// as q8_0, or else as f16.
+    ///
+    /// int8 needs a .safetensors file or a directory. It is for linear layers, which then multiply integers on the CPU:
+    /// their weights get a scale for each output channel, in a tensor called weight_scale beside weight. A
+    /// transformer's first layer and all other weights stay bf16, and the autoencoder f16.
     #[arg(long, value_name = "TYPE", value_parser = option_values::number_types(), hide_possible_values = true)]
     dtype: Option<NumberType>,
 
@@ -199,7 +203,7 @@ impl Convert {
                     parts.write_folders(&self.output, self.dtype, &mut on_tensor)?
                 }
             };
-            if matches!(self.dtype, Some(NumberType::Quantized(_))) && !self.skip_loss {
+            if matches!(self.dtype, Some(NumberType::Quantized(_) | NumberType::Int8)) && !self.skip_loss {
                 progress.then("Measuring quantization error");
                 losses = self.losses(&parts)?;
             }
@@ -229,6 +233,11 @@ impl Convert {
                  {output}"
             );
         }
+        ensure!(
+            self.dtype != Some(NumberType::Int8) || layout != Layout::Gguf,
+            "--dtype int8: only safetensors hold it, expected an OUTPUT that ends with .safetensors, or a directory, found \
+             {output}"
+        );
         ensure!(
             self.variant.is_none() || !source.is_file(),
             "--variant: is for a SOURCE in folders, found the file {}",
