@@ -56,7 +56,7 @@ fn int8_draws_nearly_the_same() -> TestResult {
     let rounded = place.draw(&["--model", &source, "--dtype", "int8", "--device", "cpu"])?;
     let drawn = place.draw(&["--model", &source])?;
     let errors = [relative_error(&from_file, &drawn), relative_error(&rounded, &drawn)];
-    assert!(errors.iter().all(|error| *error > 0.0 && *error < 0.2), "{errors:?}");
+    assert!(errors.iter().all(|error| *error > 0.0 && *error < 0.3), "{errors:?}");
     let error = place.refused(&["convert", &source, "one.gguf", "--dtype", "int8"])?;
     assert!(error.contains("--dtype int8: only safetensors hold it"), "{error}");
     Ok(())

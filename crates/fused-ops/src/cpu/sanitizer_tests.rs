@@ -7,6 +7,7 @@ use super::elementwise::{gelu, map, map2, silu};
 use super::epilogue::{Shift, SliceEpilogue};
 use super::geglu::{geglu, geglu_gradient};
 use super::group_norm::Groups;
+use super::int8::{self, Int8Weight};
 use super::layer_norm::{layer_norm, layer_norm_gradient};
 use super::linear_geglu::linear_geglu;
 use super::matmul::gather_product;
@@ -243,6 +244,26 @@ fn convolutions_and_their_gradients() {
         assert_close(&[inner(&x, &of_input), inner(&weight, &of_weight)], &[whole, whole]);
         assert_close(&of_bias, &column_sums(&grad, outputs));
     }
+}
+
+#[test]
+fn products_in_int8() {
+    let (rows, depth, columns) = (5, 70, 19);
+    let values: Vec<i8> = (0..depth * columns).map(|i| (i % 255) as i8).collect();
+    let weight = Int8Weight::new(&values, vec![1.; columns], None, [columns, depth]);
+    // Integers up to 127 are kept as they are.
+    let left: Vec<f32> =
+        (0..rows * depth).map(|i| if i % depth == 0 { 127. } else { (i % 9) as f32 }).collect();
+    let expected: Vec<f32> = left
+        .chunks_exact(depth)
+        .flat_map(|row| {
+            values
+                .chunks_exact(depth)
+                .map(|column| row.iter().zip(column).map(|(a, b)| a * f32::from(*b)).sum())
+        })
+        .collect();
+    let found = int8::product(int8::engine(), &left, rows, &Window::Same, &weight, &SliceEpilogue::default());
+    assert_close(&found, &expected);
 }
 
 #[test]

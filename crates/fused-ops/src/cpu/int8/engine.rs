@@ -7,6 +7,7 @@ use super::rows::{Products, Rows};
 use super::{avx2, avx512};
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::amx::{self, TileLine, Tiles};
+#[cfg(target_arch = "x86_64")]
 use crate::cpu::peak::on_all_threads;
 use crate::settings::{Instructions, Settings};
 use std::sync::OnceLock;
