@@ -7,7 +7,9 @@ use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use altdiffusion_pipeline::{Converted, ModelParts, OutputError, QuantizationProbe, convert_weights};
+use altdiffusion_pipeline::{
+    Converted, ModelParts, OutputError, QuantizationProbe, TextStatesLoss, convert_weights,
+};
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 use clap::{Args, ValueEnum};
@@ -91,7 +93,8 @@ pub struct Convert {
     ///
     /// int8 needs a .safetensors file or a directory. It is for linear layers, which then multiply integers on the CPU:
     /// their weights get a scale for each output channel, in a tensor called weight_scale beside weight. A
-    /// transformer's first layer and all other weights stay bf16, and the autoencoder f16.
+    /// transformer's first layer and all other weights stay bf16, and the autoencoder f16. If there is a tokenizer, the
+    /// text encoder's layers that lose too much are found by measuring, and stay bf16 too.
     #[arg(long, value_name = "TYPE", value_parser = option_values::number_types(), hide_possible_values = true)]
     dtype: Option<NumberType>,
 
@@ -107,7 +110,8 @@ pub struct Convert {
     /// Do not measure the UNet's quantization error.
     ///
     /// The measurement compares the outputs of both UNets for the same random input at 128 × 128 pixels. It takes
-    /// some seconds, and as much memory as the source's UNet.
+    /// some seconds, and as much memory as the source's UNet. For int8, neither is the text encoder measured, and all of
+    /// its layers but the first are written in int8.
     #[arg(long)]
     skip_loss: bool,
 
@@ -179,7 +183,7 @@ impl Convert {
             progress.steps("Converting", done, total);
             if interrupt.is_pressed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let mut losses = Vec::new();
+        let (mut losses, mut text_loss) = (Vec::new(), None);
         let converted = if source.is_file() && !ModelParts::are_in(source)? {
             ensure!(
                 layout == Layout::Safetensors,
@@ -189,7 +193,11 @@ impl Convert {
             );
             convert_weights(&Checkpoint::from_file(source)?, &self.output, self.dtype, &mut on_tensor)?
         } else {
-            let parts = self.parts(source)?;
+            let mut parts = self.parts(source)?;
+            if self.dtype == Some(NumberType::Int8) && !self.skip_loss {
+                text_loss =
+                    parts.measure_int8(|done, total| progress.steps("Measuring layers", done, total))?;
+            }
             let converted = match layout {
                 Layout::Safetensors => parts.write_single_file(&self.output, self.dtype, &mut on_tensor)?,
                 Layout::Gguf => parts.write_gguf(&self.output, self.dtype, &mut on_tensor)?,
@@ -210,7 +218,7 @@ impl Convert {
             converted
         };
         drop(progress);
-        self.report(&converted, &losses)
+        self.report(&converted, text_loss.as_ref(), &losses)
     }
 
     /// Checks the options before the work begins.
@@ -271,7 +279,12 @@ impl Convert {
         Ok(ModelParts::in_folders(&open_source(&self.source, None, self.variant.as_deref())?)?)
     }
 
-    fn report(&self, converted: &Converted, losses: &[OutputError]) -> Result<()> {
+    fn report(
+        &self,
+        converted: &Converted,
+        text_loss: Option<&TextStatesLoss>,
+        losses: &[OutputError],
+    ) -> Result<()> {
         if self.json {
             let loss = |&OutputError { timestep, cosine, relative_distance }: &OutputError| Loss {
                 timestep,
@@ -297,6 +310,12 @@ impl Convert {
             line += &format!(", {count} of them as {dtype} because their rows do not divide into blocks");
         }
         print_line(line)?;
+        if let Some(TextStatesLoss { worst, mean, left_out }) = text_loss {
+            print_line(format!("hidden states of texts: cosines from {worst:.6}, on average {mean:.6}"))?;
+            if !left_out.is_empty() {
+                print_line(format!("layers of the text encoder in bf16: {}", left_out.join(", ")))?;
+            }
+        }
         if !losses.is_empty() {
             let side = QuantizationProbe::SIDE;
             print_line(format!(

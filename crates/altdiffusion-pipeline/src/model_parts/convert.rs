@@ -8,7 +8,7 @@ use model_files::config::parse_json;
 use model_files::source::FileData;
 use serde_json::Value;
 
-use super::entries::{to_write, unreadable};
+use super::entries::unreadable;
 use super::number_types::choose_int8;
 use super::output::{ARCHITECTURE, OnTensor, format_metadata, report_progress, write_file};
 use super::{ModelParts, PartKind, SCHEDULER_CONFIG, TEXT_ENCODER_CONFIG, UNET_CONFIG, VAE_CONFIG, gguf_key};
@@ -42,7 +42,7 @@ impl ModelParts {
         on_tensor: OnTensor,
     ) -> Result<Converted> {
         let (entries, left_out) = self.single_file_entries()?;
-        let tensors = to_write(entries.into_iter(), dtype, &mut BTreeMap::new());
+        let tensors = self.to_write(entries.into_iter(), dtype, &mut BTreeMap::new());
         let mut metadata = format_metadata();
         metadata.extend(self.configurations()?);
         let total = tensors.len();
@@ -66,7 +66,7 @@ impl ModelParts {
     ) -> Result<Converted> {
         let (entries, left_out) = self.single_file_entries()?;
         let mut fell_back = BTreeMap::new();
-        let tensors = to_write(entries.into_iter(), dtype, &mut fell_back);
+        let tensors = self.to_write(entries.into_iter(), dtype, &mut fell_back);
         let configurations = self.configurations()?;
         let metadata = configurations.iter().map(|(relative, json)| (gguf_key(relative), json.clone()));
         let metadata = metadata.collect();

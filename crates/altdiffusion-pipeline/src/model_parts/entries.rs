@@ -127,21 +127,29 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Chooses each tensor's type in a file for which `dtype` was requested, and counts those that get another because
-/// their rows are not a multiple of the block size.
-pub(super) fn to_write<'a>(
-    entries: impl Iterator<Item = FileEntry<'a>>,
-    dtype: Option<NumberType>,
-    fell_back: &mut BTreeMap<String, usize>,
-) -> Vec<TensorToWrite<'a>> {
-    let to_write = |FileEntry { part, entry, name, shape }: FileEntry<'a>| {
-        let chosen = dtype.map(|dtype| choose(part, &entry.name, &shape, dtype));
-        if let Some(chosen) = chosen.filter(|chosen| chosen.fell_back) {
-            *fell_back.entry(chosen.number.to_string()).or_insert(0) += 1;
-        }
-        entry.renamed(name, shape, chosen.map(|chosen| chosen.number))
-    };
-    entries.map(to_write).collect()
+impl ModelParts {
+    /// Chooses each tensor's type in a file for which `dtype` was requested, and counts those that get another because
+    /// their rows are not a multiple of the block size.
+    pub(super) fn to_write<'a>(
+        &self,
+        entries: impl Iterator<Item = FileEntry<'a>>,
+        dtype: Option<NumberType>,
+        fell_back: &mut BTreeMap<String, usize>,
+    ) -> Vec<TensorToWrite<'a>> {
+        let to_write = |FileEntry { part, entry, name, shape }: FileEntry<'a>| {
+            let loses_much = part == PartKind::TextEncoder && self.not_in_int8.contains(&entry.name);
+            let chosen = match dtype {
+                Some(NumberType::Int8) if loses_much => Some(NumberType::Bf16),
+                _ => dtype,
+            };
+            let chosen = chosen.map(|dtype| choose(part, &entry.name, &shape, dtype));
+            if let Some(chosen) = chosen.filter(|chosen| chosen.fell_back) {
+                *fell_back.entry(chosen.number.to_string()).or_insert(0) += 1;
+            }
+            entry.renamed(name, shape, chosen.map(|chosen| chosen.number))
+        };
+        entries.map(to_write).collect()
+    }
 }
 
 pub(super) fn in_folder(part: &PartFiles, name_of_today: impl Fn(&str) -> String) -> Vec<Entry<'_>> {

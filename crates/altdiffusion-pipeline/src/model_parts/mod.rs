@@ -5,6 +5,7 @@ mod down_path;
 mod entries;
 mod hash;
 mod inferred;
+mod int8_layers;
 mod load;
 mod mindspore_names;
 mod names;
@@ -20,6 +21,7 @@ mod unet_names;
 mod vae_names;
 mod write_folders;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use model_files::checkpoint::Checkpoint;
@@ -31,6 +33,7 @@ use crate::unet::UNet2DConditionConfig;
 use crate::{Error, Result};
 pub use convert::{Converted, convert_weights};
 pub(crate) use down_path::DownPath;
+pub use int8_layers::TextStatesLoss;
 pub(crate) use names::index;
 pub(crate) use prefixed_tensors::PrefixedTensors;
 use text_encoder_names::{TextEncoderNames, fused_parts};
@@ -80,6 +83,8 @@ pub struct ModelParts {
     pub(crate) tokenizer: Option<ModelSource>,
     /// The single file, if it is one.
     single: Option<(Checkpoint, TextEncoderNames)>,
+    /// Weights of the text encoder that are not written in int8.
+    not_in_int8: BTreeSet<String>,
 }
 
 /// A part's configuration, and its weights under diffusers' names.
@@ -131,6 +136,7 @@ impl ModelParts {
             },
             tokenizer: Some(source.clone()),
             single: None,
+            not_in_int8: BTreeSet::new(),
         })
     }
 
@@ -200,6 +206,7 @@ impl ModelParts {
             image_encoder: None,
             tokenizer: beside.cloned(),
             single: Some((checkpoint, text_encoder_names)),
+            not_in_int8: BTreeSet::new(),
         })
     }
 

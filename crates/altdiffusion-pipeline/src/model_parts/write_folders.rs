@@ -12,7 +12,7 @@ use model_files::config::parse_json;
 use serde_json::{Value, json};
 
 use super::convert::Converted;
-use super::entries::{Entries, FileEntry, in_folder, to_write};
+use super::entries::{Entries, FileEntry, in_folder};
 use super::output::{ARCHITECTURE, OnTensor, format_metadata, report_progress, write_file};
 use super::vae_names::shape_in_diffusers;
 use super::{
@@ -106,7 +106,7 @@ impl ModelParts {
                 let name = entry.name.clone();
                 FileEntry { part: kind, entry, name, shape }
             });
-            let tensors = to_write(of_file, dtype, &mut fell_back);
+            let tensors = self.to_write(of_file, dtype, &mut fell_back);
             let is_quantized = |tensor: &TensorToWrite| match tensor.dtype {
                 Some(dtype) => matches!(dtype, NumberType::Quantized(_)),
                 None => tensor.checkpoint.block_type(&tensor.source).is_some(),
