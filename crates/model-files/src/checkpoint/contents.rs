@@ -34,7 +34,7 @@ pub(super) enum Int8Tensor {
     Scales,
 }
 
-pub(super) type NameInFile = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
+pub(super) type NameInFile = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
 impl Contents {
     pub(super) fn new(name: String, files: Vec<FileData>, mut tables: Tables) -> Self {
@@ -57,7 +57,8 @@ impl Contents {
     pub(super) fn in_int8(&self, chosen: ChosenNames) -> Self {
         let tables =
             Tables { tensors: self.tables.tensors.clone(), unreadable: self.tables.unreadable.clone() };
-        Self { int8: Some(chosen), ..self.with_tables(tables) }
+        let name_in_file = self.name_in_file.clone();
+        Self { int8: Some(chosen), name_in_file, ..self.with_tables(tables) }
     }
 
     fn with_tables(&self, tables: Tables) -> Self {
@@ -155,15 +156,18 @@ impl Contents {
     /// The weight of which `name` asks for a tensor in int8, with its name, if it exists and is given so: because it
     /// was chosen, or is stored in int8 with a scale for each row.
     pub(super) fn find_int8<'n>(&self, name: &'n str) -> Option<(Int8Tensor, &'n str, &Located)> {
-        let (which, suffix) = match name.ends_with(INT8) {
-            true => (Int8Tensor::Integers, INT8),
-            false => (Int8Tensor::Scales, INT8_SCALE),
+        let which = match name {
+            name if name.ends_with(INT8) => Int8Tensor::Integers,
+            name if name.ends_with(INT8_SCALE) => Int8Tensor::Scales,
+            _ => return None,
         };
-        name.strip_suffix(suffix)?;
         // Both are the weight's own name with more behind it.
         let (weight, _) = name.rsplit_once('.')?;
         let located = self.find(weight)?;
-        let is_matrix = matches!(located.tensor.shape.as_slice(), [_, _, more @ ..] if more.iter().all(|side| *side == 1));
+        let is_matrix = match located.tensor.shape.as_slice() {
+            [_, _, more @ ..] => more.iter().all(|side| *side == 1),
+            _ => false,
+        };
         let is_chosen = || {
             // 1 × 1 convolutions lose more, as shortcuts around others.
             let is_linear = located.tensor.shape.len() == 2;

@@ -116,7 +116,7 @@ impl Checkpoint {
         prefix: &str,
         name_in_file: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
-        let contents = self.contents.part(prefix, Box::new(name_in_file));
+        let contents = self.contents.part(prefix, Arc::new(name_in_file));
         Self { contents: Arc::new(contents), watched: None }
     }
 
