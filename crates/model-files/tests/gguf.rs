@@ -194,7 +194,7 @@ fn what_cannot_be_written_is_named() {
     assert!(refused("large", q8).ends_with("is too large for a block of q8_0"), "{}", refused("large", q8));
     assert_eq!(refused("u8", None), "new.gguf: tensor u8: GGUF has no type for numbers of U8");
     let unknown = "q9".parse::<NumberType>().unwrap_err().to_string();
-    assert_eq!(unknown, "expected f32, f16, bf16 or a quantized type such as q8_0, found q9");
+    assert_eq!(unknown, "expected f32, f16, bf16, int8 or a quantized type such as q8_0, found q9");
 }
 
 #[test]
