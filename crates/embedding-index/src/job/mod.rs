@@ -5,6 +5,8 @@ mod embed;
 mod partial;
 mod partial_rows;
 mod row_sink;
+#[cfg(feature = "postgres")]
+mod table_rows;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,9 +21,13 @@ use self::digest::{ItemDigest, digest_of_model};
 use self::embed::JobRun;
 use self::partial::{JobSettings, Partial};
 use self::row_sink::RowSink;
+#[cfg(feature = "postgres")]
+use self::table_rows::TableRows;
 use crate::error::{Error, Result};
 use crate::item::{IndexInfo, ItemKind};
 use crate::output::{OutputFormat, parquet_folder};
+#[cfg(feature = "postgres")]
+use crate::pgvector::PostgresTable;
 use crate::readers::{IgnoredFiles, ImageInputs, TextInputs};
 
 /// Texts and images to embed, and the file, or the table of a database, for their vectors.
@@ -45,6 +51,9 @@ pub struct Job {
 enum Output {
     /// A file, or a folder of files.
     File(PathBuf),
+    /// A table of a database.
+    #[cfg(feature = "postgres")]
+    Table(Box<PostgresTable>),
 }
 
 /// The findings of [`Job::check`].
@@ -95,6 +104,12 @@ impl Job {
     /// [`OutputFormat`]. An existing file is replaced, and so is a folder of nothing but an earlier job's files.
     pub fn new(output: impl Into<PathBuf>) -> Self {
         Self::with_output(Output::File(output.into()))
+    }
+
+    /// A job that writes to a table. Rows of the same items are replaced, and others stay.
+    #[cfg(feature = "postgres")]
+    pub fn for_table(table: PostgresTable) -> Self {
+        Self::with_output(Output::Table(Box::new(table)))
     }
 
     fn with_output(output: Output) -> Self {
@@ -152,6 +167,14 @@ impl Job {
                 Checked {
                     texts: ItemDigest::of(self.texts.iter()?)?,
                     images: ItemDigest::of(self.images.names()?.map(path_bytes))?,
+                }
+            }
+            #[cfg(feature = "postgres")]
+            Output::Table(table) => {
+                table.check()?;
+                Checked {
+                    texts: ItemDigest::of(self.texts.keyed()?.map(table_rows::text_bytes))?,
+                    images: ItemDigest::of(self.images.names()?.map(table_rows::image_bytes))?,
                 }
             }
         };
@@ -219,6 +242,17 @@ impl Job {
                     format.write(path, width, partial.texts.stored(), partial.images.stored(), &info)
                 })?;
                 Ok(self.summary(texts.rows, images.rows, images.done, transparent_images))
+            }
+            #[cfg(feature = "postgres")]
+            Output::Table(table) => {
+                let mut rows = TableRows::open(table, &settings, self.resume)?;
+                let transparent_images = self.embed(embedder, &mut rows, observer, totals)?;
+                let mark = rows.finish()?;
+                let images = mark.images - mark.unreadable;
+                if mark.texts + images == 0 {
+                    return Err(Error::NothingEmbedded { output: table.name().into(), images: mark.images });
+                }
+                Ok(self.summary(mark.texts, images, mark.images, transparent_images))
             }
         }
     }
