@@ -29,6 +29,7 @@ mod shortage;
 mod standard_input;
 mod standard_streams;
 mod text_lines;
+mod vector_output;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
