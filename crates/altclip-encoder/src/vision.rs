@@ -223,8 +223,18 @@ impl VisionTransformer {
 
     /// The class token's final state, normalised by `post_layernorm`: (batch, hidden_size).
     pub fn forward(&self, pixel_values: &Tensor) -> Result<Tensor> {
-        let class = self.hidden_states(pixel_values)?.narrow(1, 0, 1)?.squeeze(1)?;
-        self.post_layer_norm.forward(&class.contiguous()?)
+        self.post_layer_norm.forward(&self.class_states(pixel_values)?)
+    }
+
+    /// The class token's final state: (batch, hidden_size). The last layer computes no other.
+    pub(crate) fn class_states(&self, pixel_values: &Tensor) -> Result<Tensor> {
+        let before = self.layers.len().saturating_sub(1);
+        let x = self.hidden_states_after(before, pixel_values)?;
+        let class = match self.layers.last() {
+            Some(last) => last.forward_first(&x)?,
+            None => x.narrow(1, 0, 1)?,
+        };
+        class.squeeze(1)?.contiguous()
     }
 }
 
