@@ -70,6 +70,22 @@ fn the_golden_file_itself_works() {
 }
 
 #[test]
+fn a_file_is_named_by_its_path() {
+    let path = golden("tokenizer_json/tokenizer.json");
+    let tokenizer = Tokenizer::from_tokenizer_json(&path).unwrap();
+    let bytes = Tokenizer::from_tokenizer_json_bytes(&fs::read(&path).unwrap(), "bytes").unwrap();
+    assert_eq!(tokenizer.encode(TEXTS[1]).unwrap(), bytes.encode(TEXTS[1]).unwrap());
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.json");
+    let error = Tokenizer::from_tokenizer_json(&path).unwrap_err().to_string();
+    assert!(error.contains("other.json"), "{error}");
+    fs::write(&path, "{").unwrap();
+    let error = Tokenizer::from_tokenizer_json(&path).unwrap_err().to_string();
+    assert!(error.contains("other.json: expected a tokenizer.json"), "{error}");
+}
+
+#[test]
 fn replacement_rules_that_are_none() {
     let first = "/normalizer/normalizers/0";
     for (rules, problem) in [
