@@ -106,6 +106,7 @@ pub mod open_clip_names;
 mod padding;
 pub mod prompt_encoder;
 pub mod siglip;
+mod sync;
 pub mod tokenizer;
 mod transformers_fields;
 pub mod vision;
