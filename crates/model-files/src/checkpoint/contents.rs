@@ -21,6 +21,8 @@ pub(super) struct Contents {
     pub tables: Tables,
     /// Maps the names that a model asks for to those in the file, if they differ.
     name_in_file: Option<NameInFile>,
+    /// The name in the file of what was split or renamed, by its new name.
+    origins: BTreeMap<String, String>,
 }
 
 pub(super) type NameInFile = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -28,7 +30,7 @@ pub(super) type NameInFile = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
 impl Contents {
     pub(super) fn new(name: String, files: Vec<FileData>, mut tables: Tables) -> Self {
         scales::attach(&mut tables);
-        Self { name, files: files.into(), tables, name_in_file: None }
+        Self { name, files: files.into(), tables, name_in_file: None, origins: BTreeMap::new() }
     }
 
     /// The tensors whose names start with `prefix`, for a model that uses other names.
@@ -39,13 +41,20 @@ impl Contents {
         }
         let tensors = those(&self.tables.tensors, prefix);
         let tables = Tables { tensors, unreadable: those(&self.tables.unreadable, prefix) };
-        let (name, files) = (self.name.clone(), self.files.clone());
-        Self { name, files, tables, name_in_file: Some(name_in_file) }
+        let (name, files, origins) = (self.name.clone(), self.files.clone(), self.origins.clone());
+        Self { name, files, tables, name_in_file: Some(name_in_file), origins }
     }
 
     /// The same tensors, but with those that `parts` names in equal groups of rows, or renamed.
     pub(super) fn with_rows_split(&self, parts: impl Fn(&str) -> Vec<String>) -> Self {
         let mut tables = Tables { tensors: BTreeMap::new(), unreadable: BTreeMap::new() };
+        let mut origins = self.origins.clone();
+        let mut parts = |name: &str| {
+            let names = parts(name);
+            let origin = self.origin(name);
+            origins.extend(names.iter().map(|part| (part.clone(), origin.to_owned())));
+            names
+        };
         for (name, problem) in &self.tables.unreadable {
             let names = Some(parts(name)).filter(|names| !names.is_empty());
             let names = names.unwrap_or_else(|| vec![name.clone()]);
@@ -69,7 +78,12 @@ impl Contents {
                 }
             }
         }
-        Self { name: self.name.clone(), files: self.files.clone(), tables, name_in_file: None }
+        Self { name: self.name.clone(), files: self.files.clone(), tables, name_in_file: None, origins }
+    }
+
+    /// The name in the file of the tensor `stored`, which may be a part of one or renamed.
+    pub(super) fn origin<'n>(&'n self, stored: &'n str) -> &'n str {
+        self.origins.get(stored).map_or(stored, String::as_str)
     }
 
     pub(super) fn find(&self, name: &str) -> Option<&Located> {
