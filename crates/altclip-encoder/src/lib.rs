@@ -88,6 +88,7 @@ pub mod activation;
 pub mod altclip;
 mod batches;
 pub mod bert;
+mod checked;
 mod clip_layer;
 pub mod clip_text;
 pub mod conditioner;

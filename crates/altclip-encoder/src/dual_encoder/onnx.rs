@@ -140,10 +140,10 @@ fn chinese_clip(source: &ModelSource, precision: Precision) -> Result<OnnxTowers
 fn siglip(source: &ModelSource, precision: Precision) -> Result<OnnxTowers> {
     let config = SiglipConfig::read(source)?;
     let (text, vision) = (&config.text_config, &config.vision_config);
-    let (dim, tokens) = (vision.hidden_size, text.max_position_embeddings);
+    let (dim, tokens) = (vision.projection_dim, text.max_position_embeddings);
     let weights = Weights::new(split(&Checkpoint::open(source, "")?));
     let mut texts = Graph::of_texts(Some(tokens), precision);
-    let of_text = texts.siglip_text(text, &weights.at("text_model"))?;
+    let of_text = texts.siglip_text(text, dim, &weights.at("text_model"))?;
     let mut images = Graph::of_images(vision.num_channels, vision.image_size, precision);
     let of_image = images.siglip_image(vision, &weights.at("vision_model"))?;
     Ok(OnnxTowers {

@@ -22,11 +22,8 @@ const MOST_ELEMENTS: u64 = 1 << 48;
 /// Starts recording what is asked of the checkpoint in the folder `folder` of its model.
 pub(super) fn watch(survey: &Survey, folder: &str, contents: &Contents) -> Watched {
     survey.watch(folder, &contents.name, || {
-        let mut report = PartReport {
-            folder: folder.to_owned(),
-            file: contents.name.clone(),
-            ..PartReport::default()
-        };
+        let mut report =
+            PartReport { folder: folder.to_owned(), file: contents.name.clone(), ..PartReport::default() };
         // As they are in the file, whatever they were split into.
         let mut names = BTreeSet::new();
         for (stored, located) in &contents.tables.tensors {
