@@ -17,13 +17,14 @@ use tempfile::TempDir;
 use test_support::{TestResult, copy_directory, golden};
 
 /// The golden models with their families.
-const MODELS: [(&str, Family); 7] = [
+const MODELS: [(&str, Family); 8] = [
     ("dual_encoders/altclip", Family::AltClip),
     ("dual_encoders/altclip_m18", Family::AltClip),
     ("dual_encoders/clip", Family::Clip),
     ("dual_encoders/chinese_clip", Family::ChineseClip),
     ("open_clip/linear", Family::OpenClip),
     ("open_clip/mlp", Family::OpenClip),
+    ("open_clip_own/base", Family::OpenClip),
     ("siglip/siglip2", Family::Siglip),
 ];
 const TOWERS: [&str; 2] = ["textual", "visual"];
@@ -274,7 +275,7 @@ fn what_cannot_be_written_is_refused_in_one_line() -> TestResult {
         assert!(error.contains(&format!("{family} cannot be written as ONNX, expected AltCLIP")), "{error}");
     }
     let error = Workplace::new("nllb_clip/base")?.refused(ExportOptions::default())?;
-    assert!(error.contains("NLLB cannot be written as ONNX, expected XLM-R"), "{error}");
+    assert!(error.contains("NLLB cannot be written as ONNX, expected CLIP's text tower or XLM-R"), "{error}");
     // SigLIP's own file says less than a tokenizer.json.
     let error = Workplace::new("siglip/base")?.refused(ExportOptions::default())?;
     assert!(error.contains("no file tokenizer.json"), "{error}");

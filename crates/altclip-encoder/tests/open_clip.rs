@@ -73,5 +73,8 @@ fn what_does_not_fit_is_one_line() {
     let message = error(&|config| config.replace(r#""layers": 2"#, r#""timm_model_name": "x""#), own);
     assert!(message.contains("timm_model_name"), "{message}");
     let message = error(&str::to_owned, "dual_encoders/clip/model.safetensors");
-    assert!(message.contains("expected an OpenCLIP with XLM-R or NLLB, found no tensor"), "{message}");
+    assert!(
+        message.contains("expected an OpenCLIP with CLIP's text tower, XLM-R or NLLB, found no tensor"),
+        "{message}"
+    );
 }

@@ -20,6 +20,8 @@ fn every_tensor_that_a_family_reads_counts_as_read() {
         "siglip/siglip2",
         "open_clip/mlp",
         "open_clip/linear",
+        "open_clip_own/base",
+        "open_clip_own/quick",
         "nllb_clip/base",
         "nllb_clip/siglip",
         "wukong/clip",

@@ -41,7 +41,7 @@ pub(crate) fn onnx_towers(source: &ModelSource, family: Family, precision: Preci
             Err(Error::config(
                 source.to_string(),
                 format!(
-                    "{family} cannot be written as ONNX, expected AltCLIP, CLIP, Chinese-CLIP, OpenCLIP with XLM-R, SigLIP, or \
+                    "{family} cannot be written as ONNX, expected AltCLIP, CLIP, Chinese-CLIP, OpenCLIP without NLLB, SigLIP, or \
                      AltDiffusion with image_encoder/"
                 ),
             ))
