@@ -36,7 +36,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 let vectors = embedder.image_stream(images.into_iter().map(PathBuf::from));
                 vectors.map(|(_, vector)| vector).collect::<Result<Vec<_>, _>>()?.len()
             }
-            _ => return Err("expected an object with `texts`, `stream` or `images`, a list of strings".into()),
+            _ => {
+                return Err("expected an object with `texts`, `stream` or `images`, a list of strings".into());
+            }
         };
         answer(start)?;
         if count == 0 {

@@ -134,9 +134,7 @@ pub fn decode(name: &str, bytes: &[u8], options: DecodeOptions) -> Result<Dynami
                 by_decoder(name, BmpDecoder::new_without_file_header(Cursor::new(bytes)), "BMP", options)?
             }
             FileFormat::Other(ImageFormat::Png) => png::decode(&complete::png(bytes), options.max_pixels)
-                .map_err(|problem| {
-                    Error::format(name, format!("a damaged or unusual PNG image: {problem}"))
-                })?,
+                .map_err(|problem| Error::format(name, problem))?,
             FileFormat::Other(format) => {
                 if format == ImageFormat::Jpeg && !complete::jpeg(bytes) {
                     return Err(Error::format(

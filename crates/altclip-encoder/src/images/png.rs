@@ -1,5 +1,6 @@
 //! Decodes PNG to 8 bits per channel as its rows are unpacked, so that 16 bits take no more memory.
 
+use std::fmt::Display;
 use std::io::Cursor;
 
 use ::png::{ColorType as FileColor, Decoder, DecodingError, Limits, Transformations};
@@ -22,7 +23,7 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Ori
     let (width, height) = decoder.read_header_info().map_err(one_line)?.size();
     check_size(width, height, max_pixels)?;
     // A row, and other chunks.
-    let most_bytes = usize::try_from(4 * u64::from(width) + (1 << 26)).map_err(|e| e.to_string())?;
+    let most_bytes = usize::try_from(4 * u64::from(width) + (1 << 26)).map_err(unusual)?;
     decoder.set_limits(Limits { bytes: most_bytes });
     let mut reader = decoder.read_info().map_err(one_line)?;
 
@@ -33,16 +34,21 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Ori
         FileColor::GrayscaleAlpha => ColorType::La8,
         FileColor::Rgb => ColorType::Rgb8,
         FileColor::Rgba => ColorType::Rgba8,
-        FileColor::Indexed => return Err("its palette cannot be applied".to_owned()),
+        FileColor::Indexed => return Err(unusual("its palette cannot be applied")),
     };
-    let mut samples = Samples::new((width, height), color)?;
+    let mut samples = Samples::new((width, height), color).map_err(unusual)?;
     reader.next_frame(samples.room()).map_err(one_line)?;
-    Ok((samples.into_image()?, orientation.unwrap_or(Orientation::NoTransforms)))
+    let image = samples.into_image().map_err(unusual)?;
+    Ok((image, orientation.unwrap_or(Orientation::NoTransforms)))
 }
 
 fn one_line(error: DecodingError) -> String {
     match error {
-        DecodingError::LimitsExceeded => TOO_MUCH_MEMORY.to_owned(),
-        error => error.to_string().split_whitespace().collect::<Vec<_>>().join(" "),
+        DecodingError::LimitsExceeded => unusual(TOO_MUCH_MEMORY),
+        error => unusual(error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")),
     }
+}
+
+fn unusual(problem: impl Display) -> String {
+    format!("a damaged or unusual PNG image: {problem}")
 }
