@@ -236,7 +236,7 @@ fn inside_the_trie(random: &[u32]) -> Vec<u32> {
         .iter()
         .map(|random| match random & IS_VALUE {
             0 => (random >> 9 & most) << 10 | random & (HAS_VALUE | 0xFF),
-            _ => IS_VALUE | random % 5,
+            _ => IS_VALUE | (random % 5),
         })
         .collect();
     units[0] = (1 + random[0] % most) << 10;

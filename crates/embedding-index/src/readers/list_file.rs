@@ -201,11 +201,14 @@ impl ListFile {
     }
 }
 
+/// The strings of a column.
+type Strings = Result<Items<String, ColumnError>, ColumnError>;
+
 /// How the values of a column become strings.
 #[derive(Clone, Copy)]
 struct Values {
     of_json: fn(&str, &str) -> Result<String, String>,
-    of_parquet: fn(File, &str) -> Result<Items<String, ColumnError>, ColumnError>,
+    of_parquet: fn(File, &str) -> Strings,
 }
 
 /// Only strings.
