@@ -83,7 +83,7 @@ fn texts_and_images_are_prepared_as_by_open_clip() {
 #[test]
 fn what_does_not_fit_is_one_line() {
     for (from, to, expected) in [
-        (r#""width": 18"#, r#""width": 21"#, "[634, 18]"),
+        (r#""width": 18"#, r#""width": 21"#, "has shape [18, 12], expected [21, 12]"),
         (r#""heads": 3"#, r#""heads": 4"#, "hidden_size 18 is not a multiple"),
         (r#""context_length": 24"#, r#""context_length": 77"#, "[24, 18]"),
         (r#""embed_dim": 12"#, r#""embed_dim": 13"#, "[18, 12]"),
