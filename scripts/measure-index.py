@@ -5,7 +5,10 @@
     scripts/measure-index.py --latency target/release/examples/library_latency
 
 The pictures are shapes, drawn with Pillow; those that are in the folder already are used again. The program is $ALTDIFFUSION, or
-the release build. With --latency, also runs that example (`cargo build --release -p embedding-index --example library_latency`).
+the release build. With --latency, also runs that example (`cargo build --release -p embedding-index --example library_latency`): it
+searches vectors of 768 exactly and by cells, one query at a time. If usearch is installed (`pip install usearch`), its graph of the
+same vectors (HNSW, with as many threads) answers the same queries in the same run. A million vectors take 3 GB on the disk, and as
+much memory for usearch.
 """
 
 import argparse
@@ -16,16 +19,27 @@ import re
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw
+
+try:
+    import usearch
+    from usearch.index import Index
+except ImportError:
+    usearch = None
 
 ROOT = Path(__file__).resolve().parents[1]
 QUERIES = (
     "a cat", "一只猫", "a red apple", "红色的圆", "a blue square", "蓝色的方块", "the sun", "太阳", "a green tree", "一棵树",
     "a yellow triangle", "黄色的三角形", "a flag", "国旗", "a flower", "一朵花", "a car", "汽车", "a heart", "一颗心",
 )
+
+# How many candidates usearch keeps during a search; the more, the fewer it misses.
+BREADTHS = (64, 128, 256)
 
 
 def picture(path, dice):
@@ -136,20 +150,68 @@ def updates(folder, count):
         path.unlink()
 
 
+def latency(example, count, width):
+    """Rows about searches among this many vectors."""
+    with tempfile.TemporaryDirectory(prefix="latency-") as folder:
+        folder = Path(folder)
+        subprocess.run([example, str(count), str(width), folder], check=True, stdout=sys.stderr)
+        measured = json.loads((folder / "measured.json").read_text())
+        for search in measured["searches"]:
+            is_exact = search["search"] == "exact"
+            name = "exact" if is_exact else f"by {measured['cells']} cells"
+            recall, made = (1, 0) if is_exact else (measured["recall"], measured["sorting"])
+            searched(count, name, search["p50"], search["p99"], recall, made, measured["bytes"])
+        if usearch is None:
+            row(count, "usearch: not installed, not measured", *[""] * 5)
+        else:
+            beside(folder, count, width, measured["exact"])
+
+
+def searched(count, name, middle, slow, recall, made, size):
+    row(count, name, f"{middle:.2f} ms", f"{slow:.2f} ms", f"{recall:.3f}", f"{made:.0f} s", f"{size / 1e6:.0f} MB")
+
+
+def beside(folder, count, width, best):
+    """The same searches by usearch, with several breadths."""
+    vectors = np.fromfile(folder / "vectors.f16", np.float16).reshape(-1, width)
+    queries = np.fromfile(folder / "queries.f32", np.float32).reshape(-1, width)
+    # The names that the example gives are those of the rows, from 1.
+    expected = [{int(Path(path).stem) for path in paths} for paths in best]
+    index = Index(ndim=width, metric="cos", dtype="f16")
+    start = time.monotonic()
+    index.add(np.arange(1, count + 1), vectors, threads=os.cpu_count())
+    made = time.monotonic() - start
+    for breadth in BREADTHS:
+        index.expansion_search = breadth
+        index.search(queries[0], 10)
+        times, both = [], 0
+        for query, wanted in zip(queries, expected):
+            start = time.perf_counter()
+            found = index.search(query, 10)
+            times.append(1000 * (time.perf_counter() - start))
+            both += len(wanted & set(found.keys.tolist()))
+        times.sort()
+        recall = both / sum(map(len, expected))
+        name = f"usearch {usearch.__version__}, expansion {breadth}"
+        searched(count, name, times[len(times) // 2], times[len(times) * 99 // 100], recall, made, index.memory_usage)
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--images", type=int, default=100_000)
     options.add_argument("--folder", type=Path, help="for the pictures and the index; without it, updates are not measured")
     options.add_argument("--latency", type=Path, help="the example library_latency")
     options.add_argument("--vectors", type=int, nargs="+", default=[100_000, 1_000_000])
+    options.add_argument("--width", type=int, default=768)
     asked = options.parse_args()
     if asked.folder:
         updates(asked.folder, asked.images)
     if asked.latency:
-        print(f"\nVectors of 768 in one process, {time.strftime('%Y-%m-%d')}, {chip()}\n\n```text", flush=True)
+        print(f"\nVectors of {asked.width}, {time.strftime('%Y-%m-%d')}, {chip()}; 200 queries, one at a time:\n")
+        row("vectors", "search", "p50", "p99", "recall at 10", "sorted, or added, in", "database, or memory")
+        row("--:", "---", *["--:"] * 5)
         for count in asked.vectors:
-            subprocess.run([asked.latency, str(count), "768"], check=True)
-        print("```")
+            latency(asked.latency, count, asked.width)
 
 
 if __name__ == "__main__":

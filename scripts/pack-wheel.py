@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Pack the Python package around a library that is compiled already: `pack-wheel.py LIBRARY FOLDER` prints the wheel.
 
-Releases are built with maturin, which compiles everything with its own choice of features. This takes what the tests were
-compiled with.
+Releases are built with maturin (`scripts/build-wheel.sh`), which compiles everything with its own choice of features. This takes
+what the tests were compiled with.
 """
 
 import base64

@@ -1,13 +1,17 @@
 """Shares code among comparison scripts: prompts, programs that answer with times, and the timing of functions."""
 
+from __future__ import annotations
+
 import math
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
 
 
 class Program:
@@ -34,6 +38,9 @@ class Program:
 
 def prompts(lengths: np.ndarray, vocab_size: int, generator: np.random.Generator) -> dict[str, torch.Tensor]:
     """Random token ids, `<s>` first, `</s>` last, then padding up to 77."""
+    # Not every comparison is with PyTorch.
+    import torch
+
     ids = torch.ones((len(lengths), 77), dtype=torch.int64)
     mask = torch.zeros((len(lengths), 77), dtype=torch.int64)
     for row, length in enumerate(lengths):

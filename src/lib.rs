@@ -29,6 +29,7 @@ mod shortage;
 mod standard_input;
 mod standard_streams;
 mod text_lines;
+mod vector_output;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -44,6 +45,13 @@ pub use self::shipped::{
     GUIDANCE_SCALE as BUILT_IN_GUIDANCE_SCALE, STEPS as BUILT_IN_STEPS, source as built_in_model,
 };
 pub use self::shortage::Allocator;
+
+/// The variable with the number of candle's own threads, and the number that this program and its Python package set.
+///
+/// candle must not start them: it adds large tensors on them, and they then spin on the cores that `fused-ops` computes
+/// on. That more than doubles the time of a training step, which sums gradients, and slows each batch of texts down,
+/// which begins with a sum of embeddings. Nothing that takes time gains by them.
+pub const THREADS_OF_CANDLE: (&str, &str) = ("CANDLE_NUM_THREADS", "1");
 
 /// Draw images from prompts in Chinese, English and sixteen other languages, and search images in them.
 ///
@@ -165,11 +173,8 @@ pub fn full_command() -> clap::Command {
     Cli::command()
 }
 
-/// Sets environment variables that libraries read.
+/// Sets environment variables that libraries read: [`THREADS_OF_CANDLE`], and that of backtraces.
 ///
-/// candle must not start its threads: it adds large tensors on them, and they then spin on the cores that `fused-ops`
-/// computes on. That more than doubles the time of a training step, which sums gradients, and slows each batch of texts
-/// down, which begins with a sum of embeddings. Nothing that takes time gains by them.
 /// Backtraces are for panics only: candle captures one in each error and displays it with the message, so with
 /// `RUST_BACKTRACE=1`, which some set permanently, a one-line error would fill a page.
 ///
@@ -177,12 +182,12 @@ pub fn full_command() -> clap::Command {
 /// No other thread may exist.
 #[allow(unsafe_code, reason = "sets environment variables")]
 unsafe fn set_environment() {
-    const THREADS: &str = "CANDLE_NUM_THREADS";
     const BACKTRACES_OF_ERRORS: &str = "RUST_LIB_BACKTRACE";
+    let (threads, one) = THREADS_OF_CANDLE;
     // SAFETY: as the caller says.
     unsafe {
-        if std::env::var_os(THREADS).is_none() {
-            std::env::set_var(THREADS, "1");
+        if std::env::var_os(threads).is_none() {
+            std::env::set_var(threads, one);
         }
         std::env::set_var(BACKTRACES_OF_ERRORS, "0");
     }

@@ -27,18 +27,35 @@ pub fn check_writable(option: &str, path: &Path) -> Result<()> {
         bail!("{option}: expected the name of a file, found {shown:?}");
     }
     match Target::of(path).map_err(|error| anyhow!("{option} {error}"))? {
-        Target::File(file) => {
-            let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
-            let directory = directory.unwrap_or(Path::new("."));
-            if let Err(error) = Temporary::file(directory) {
-                bail!("{option} {shown}: cannot be written to {}: {}", directory.display(), error.kind());
-            }
-        }
+        Target::File(file) => check_place(option, path, &file)?,
         Target::Stream => {}
         Target::StandardOutput => {
             standard_streams::check(standard_streams::check_open())?;
             standard_streams::give_away();
         }
+    }
+    Ok(())
+}
+
+/// Checks that a directory can be made at `path`, or put in the place of the one that is there. `option` is the option
+/// that named it.
+///
+/// # Errors
+/// If the directory that it is to be in does not exist or is not writable, or `path` has no name.
+pub fn check_writable_folder(option: &str, path: &Path) -> Result<()> {
+    if path.file_name().is_none() {
+        bail!("{option}: expected the name of a directory, found {:?}", path.display());
+    }
+    check_place(option, path, path)
+}
+
+/// Checks the directory that an output is to be in, which is called `path` and is `target`.
+fn check_place(option: &str, path: &Path, target: &Path) -> Result<()> {
+    let directory = target.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = directory.unwrap_or(Path::new("."));
+    if let Err(error) = Temporary::file(directory) {
+        let (shown, directory) = (path.display(), directory.display());
+        bail!("{option} {shown}: cannot be written to {directory}: {}", error.kind());
     }
     Ok(())
 }

@@ -1,30 +1,29 @@
 //! `altdiffusion embed`: turns texts and images into vectors.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::{env, fs, io};
 
 use altclip_encoder::embedder::Embedder;
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
 use clap::Args;
 use embedding_index::readers::{ImageInputs, ListFile, ListFormat, TextInputs};
-use embedding_index::{Error, ItemKind, Job, JobDifference, JobObserver, JobSummary, OutputFormat};
-use model_files::{Target, Temporary, write_whole};
+use embedding_index::{Error, ItemKind, JobDifference, JobObserver, JobSummary};
 use serde::Serialize;
 
 use crate::image_args::ImageArgs;
 use crate::model::ModelArgs;
-use crate::output_files::check_writable;
 use crate::progress::{ProgressLine, announce};
 use crate::standard_streams::{print_json, print_line};
+use crate::vector_output::VectorOutput;
 
 /// Embed texts and images: turn them into vectors for search.
 ///
 /// The model is a dual encoder, such as AltCLIP, CLIP, SigLIP or OpenCLIP, or the one inside this program. Vectors have
 /// length 1, so that the dot product of two is their cosine; see --raw.
 ///
-/// Millions of items are fine. Work in progress is kept in the folder OUTPUT.partial; run the same command again to
-/// resume. An image that cannot be read is reported and skipped.
+/// Millions of items are fine. Work in progress is kept in the folder OUTPUT.partial, or in the database; run the same
+/// command again to resume. An image that cannot be read is reported and skipped.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Embed {
@@ -64,13 +63,25 @@ pub struct Embed {
     #[arg(long, value_name = "NAME", requires = "images")]
     image_column: Option<String>,
 
-    /// Output file, ending in .safetensors, .npy or .parquet. An existing file is replaced.
+    /// Output: a file ending in .safetensors, .npy or .parquet, DIRECTORY/, or postgres://. Files are replaced.
     ///
     /// .safetensors holds `text_embeds` and `image_embeds` (items, width), f32, and `texts` and `images`, u8: the
     /// items in their order, one JSON string per line. .npy holds one array, of texts or images. .parquet has the
-    /// columns text, image and embedding.
-    #[arg(long, short, value_name = "FILE")]
+    /// columns text, image and embedding. DIRECTORY/ is a directory of such files, for DuckDB, LanceDB or Spark.
+    /// postgres://USER@HOST/DATABASE is a database with pgvector, and PGPASSWORD its password; see --table.
+    #[arg(long, short, value_name = "OUTPUT")]
     output: PathBuf,
+
+    /// Table of a database: NAME or SCHEMA.NAME. [default: embeddings]
+    ///
+    /// It has the columns key, kind, text, vector and model, and is made if it is missing. The key of an image is its
+    /// path, that of a text its file and number, such as captions.txt:7. A row with the same key is replaced.
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
+    table: Option<String>,
+
+    /// Column of keys for a database, beside the column of texts: strings or whole numbers.
+    #[arg(long, value_name = "NAME", requires = "texts", hide_short_help = true)]
+    key_column: Option<String>,
 
     /// Do not normalize the vectors.
     #[arg(long)]
@@ -91,7 +102,8 @@ const EXAMPLES: &str = "\
 Examples:
   altdiffusion embed --text 一只猫 --text \"a cat\" --image cat.jpg --output cats.safetensors
   altdiffusion embed --model BAAI/AltCLIP --image photos --output photos.safetensors
-  altdiffusion embed --model BAAI/AltCLIP --texts captions.jsonl --text-column caption --output captions.parquet";
+  altdiffusion embed --model BAAI/AltCLIP --texts captions.jsonl --text-column caption --output captions.parquet
+  altdiffusion embed --model BAAI/AltCLIP --image photos --output postgres://localhost/photos";
 
 #[derive(Serialize)]
 struct EmbedReport<'a> {
@@ -103,9 +115,9 @@ struct EmbedReport<'a> {
 }
 
 impl<'a> EmbedReport<'a> {
-    fn new(output: &Path, summary: &'a JobSummary) -> Self {
+    fn new(path: String, summary: &'a JobSummary) -> Self {
         Self {
-            path: output.display().to_string(),
+            path,
             texts: summary.texts,
             images: summary.images,
             skipped_images: summary.skipped_images,
@@ -116,35 +128,25 @@ impl<'a> EmbedReport<'a> {
 
 impl Embed {
     pub fn run(self) -> Result<()> {
-        // Check files before the work begins.
-        check_writable("--output", &self.output)?;
-        // A job renames its file, which a pipe or a device does not allow.
-        let streamed = match Target::of(&self.output)? {
-            Target::File(_) => None,
-            Target::Stream | Target::StandardOutput => Some(Temporary::folder(&env::temp_dir())?),
-        };
-        let output = match &streamed {
-            Some(folder) if self.output.extension().is_none() => folder.path().join("vectors.safetensors"),
-            Some(folder) => folder.path().join(self.output.file_name().unwrap_or_default()),
-            None => self.output.clone(),
-        };
-        OutputFormat::from_path(&output).map_err(|error| anyhow!("--output {error}"))?;
+        let output = VectorOutput::of(&self.output, self.table.as_deref())?;
+        ensure!(
+            self.key_column.is_none() || output.has_keys(),
+            "--key-column: expected a database as --output, found {}",
+            output.name()
+        );
         let (texts, images) = self.inputs()?;
-        let mut job = Job::new(&output).texts(texts).images(images).normalize(!self.raw);
+        let mut job = output.job().texts(texts).images(images).normalize(!self.raw);
         job.check().map_err(with_options)?;
 
         let embedder = self.reading.apply(self.load()?);
         let model = self.model.source()?.to_string();
         let summary = job.run(&embedder, &model, &mut JobProgress::default()).map_err(with_options)?;
-        if streamed.is_some() {
-            write_whole(&self.output, |temporary| fs::copy(&output, temporary).map(drop))
-                .context("--output")?;
-        }
+        output.finish()?;
         self.reading.warn_of_transparency(summary.transparent_images);
         if self.json {
-            return print_json(&EmbedReport::new(&self.output, &summary));
+            return print_json(&EmbedReport::new(output.name(), &summary));
         }
-        print_line(format!("{}: {}", self.output.display(), in_words(&summary)))
+        print_line(format!("{}: {}", output.name(), in_words(&summary)))
     }
 
     fn inputs(&self) -> Result<(TextInputs, ImageInputs)> {
@@ -158,7 +160,8 @@ impl Embed {
         };
         let texts = list("--texts", &self.texts, &self.text_column)?;
         let images = list("--images", &self.images, &self.image_column)?;
-        Ok((TextInputs::new(self.text.clone(), texts), ImageInputs::new(self.image.clone(), images)))
+        let texts = TextInputs::new(self.text.clone(), texts).key_column(self.key_column.clone());
+        Ok((texts, ImageInputs::new(self.image.clone(), images)))
     }
 
     fn load(&self) -> Result<Embedder> {
@@ -188,6 +191,7 @@ fn open_list(option: &str, path: &Path, column: Option<&str>) -> Result<ListFile
 fn with_options(error: Error) -> anyhow::Error {
     match error {
         Error::Pattern { .. } => anyhow!("--image {error}"),
+        Error::Table { .. } => anyhow!("--output {error}"),
         Error::OtherJob { folder, difference } => {
             let difference = match difference {
                 JobDifference::Model => "another --model".to_owned(),

@@ -153,6 +153,15 @@ mod tests {
             ),
             ("error: --output a: is there", "错误：--output a: is there"),
             (
+                "error: --output table t of photos at db:5433: connection closed; what was written before is kept, \
+                 and the same command goes on from there",
+                "错误：--output db:5433 上 photos 的表 t: 连接已断开；此前写入的都已保留，再次运行同一条命令即可继续",
+            ),
+            (
+                "table t of photos at db: 3 texts; 2 images skipped",
+                "db 上 photos 的表 t：3 条文本；跳过 2 张图片",
+            ),
+            (
                 "error: --output a.bmp: expected a name that ends in .png",
                 "错误：--output a.bmp：文件名须以 .png 结尾",
             ),

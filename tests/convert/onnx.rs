@@ -68,7 +68,7 @@ fn onnx_in_json_and_in_f16() -> TestResult {
 fn what_does_not_go_with_onnx_is_refused() -> TestResult {
     let place = Place::new()?;
     let diffusion = golden_model("alt_diffusion")?;
-    let taiyi = golden_model("dual_encoders/taiyi")?;
+    let r2d2 = golden_model("r2d2/r2d2")?;
     let file = golden_model("single_file/m18.ckpt")?;
     let cases: [(&[&str], &str); 7] = [
         (&[EMOJI, "onnx", "--dtype", "q8_0"], "--dtype q8_0: expected f32 or f16 with --to onnx"),
@@ -76,7 +76,7 @@ fn what_does_not_go_with_onnx_is_refused() -> TestResult {
         (&[EMOJI, "onnx", "--config", EMOJI], "--config: is for a SOURCE in one file"),
         (&[EMOJI, "."], "OUTPUT .: is there already, expected a new directory"),
         (&[&diffusion, "onnx"], "without an image encoder it is no dual encoder"),
-        (&[&taiyi, "onnx"], "Taiyi-CLIP cannot be written as ONNX"),
+        (&[&r2d2, "onnx"], "R2D2 cannot be written as ONNX"),
         (&[&file, "onnx"], "expected the directory or the repository"),
     ];
     for (arguments, expected) in cases {

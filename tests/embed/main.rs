@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod destinations;
 mod parquet_files;
 mod resume;
 

@@ -3,6 +3,7 @@
 import sys
 
 import daft
+import numpy as np
 
 import altdiffusion
 
@@ -14,9 +15,12 @@ class Embed:
     def __init__(self):
         self.embedder = altdiffusion.Embedder()
 
-    @daft.method.batch(return_dtype=daft.DataType.fixed_size_list(daft.DataType.float32(), 128))
+    # Not lists of a fixed size: Parquet's readers do not find the nulls in those.
+    @daft.method.batch(return_dtype=daft.DataType.list(daft.DataType.float32()))
     def __call__(self, texts: daft.Series):
-        return list(self.embedder.embed_texts(texts.to_pylist(), normalize=True))
+        vectors = self.embedder.embed_texts(texts.to_pylist(), normalize=True, on_error=lambda index, error: None)
+        # Rows without a text are NaN.
+        return [None if np.isnan(vector[0]) else vector for vector in vectors]
 
 
 captions = daft.read_parquet(sys.argv[1])

@@ -135,6 +135,15 @@ def test_exceptions_can_be_pickled():
         assert type(again) is type(error) and str(again) == str(error)
 
 
+@pytest.mark.parametrize("given", [None, "3"])
+def test_candle_starts_no_threads_unless_it_is_told_to(given):
+    environment = {name: value for name, value in os.environ.items() if name != "CANDLE_NUM_THREADS"}
+    environment |= {"CANDLE_NUM_THREADS": given} if given else {}
+    program = "import altdiffusion, os; print(os.environ['CANDLE_NUM_THREADS'])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip() == (given or "1")
+
+
 def test_it_is_imported_quickly():
     program = (
         "import os, time; start = os.times(); import altdiffusion; end = os.times();"

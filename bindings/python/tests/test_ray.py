@@ -80,12 +80,18 @@ def test_each_file_is_done_once(shards, tmp_path, embedder):
     assert (tmp_path / "out" / "0.parquet").read_bytes() == before
     assert (report.files, report.rows, dict(report.skipped)) == (5, 800, {"expected a text, found None": 16})
     assert job.begin()[1] == []
+    # What a killed worker left.
+    (tmp_path / "out" / "_partial" / "half.parquet").write_bytes(b"PAR1")
+    job.finish()
+    assert not (tmp_path / "out" / "_partial").exists()
     table = pq.read_table(tmp_path / "out" / "3.parquet")
     assert table["embedding"].null_count == 4 and table["text"].null_count == 4
     with pytest.raises(altdiffusion.InputError, match="begun with"):
         ShardJob(Shards(shards, output), {"text_column": "caption"}).begin()
     with pytest.raises(altdiffusion.InputError, match="one name twice"):
         Shards(["a/1.parquet", "b/1.parquet"], output)
+    with pytest.raises(altdiffusion.InputError, match="one name twice"):
+        Shards(["s3://a/1.parquet?region=eu-north-1", "s3://b/1.parquet"], output)
 
 
 def test_fsspec_opens_files(shards, tmp_path):

@@ -119,7 +119,7 @@ impl AltClipTextTower {
         let prompts = CompactPrompts::new(input_ids, Some(attention_mask), self.pad_token_id)?;
         let prompts = prompts.without_hidden_padding();
         // Everything below works row by row, and only the row of `<s>` is needed.
-        let start = prompts.first_rows(&self.roberta.encode(&prompts)?)?; // (batch, hidden_size)
+        let start = self.roberta.encode_first(&prompts)?; // (batch, hidden_size)
         let pooled = self.transformation.forward(&self.pre_ln.forward(&start)?)?;
         self.text_projection.forward(&pooled)
     }

@@ -42,6 +42,13 @@ impl ClipLayer {
             self.self_attn.forward(&self.layer_norm1.forward(x)?, mask, x, &self.layer_norm2)?;
         self.mlp.forward(&normalised, &x)
     }
+
+    /// Like [`forward`](Self::forward) without a mask, but only the first row of each: (batch, 1, hidden_size).
+    pub(crate) fn forward_first(&self, x: &Tensor) -> Result<Tensor> {
+        let [x, normalised] =
+            self.self_attn.forward_first(&self.layer_norm1.forward(x)?, x, &self.layer_norm2)?;
+        self.mlp.forward(&normalised, &x)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -75,6 +82,14 @@ impl ClipAttention {
             AttentionMask::Causal(bias) => causal_attention(&query, &key, &value, self.heads, bias),
         };
         self.out_proj.forward_then_norm(&mixed?, residual, norm)
+    }
+
+    /// Like [`forward`](Self::forward) without a mask, but only the first row of each: (batch, 1, hidden_size).
+    fn forward_first(&self, x: &Tensor, residual: &Tensor, norm: &LayerNorm) -> Result<[Tensor; 2]> {
+        let [query, key, value] = self.qkv_proj.forward(x)?;
+        let first = |x: &Tensor| x.narrow(1, 0, 1)?.contiguous();
+        let mixed = attention(&first(&query)?, &key, &value, self.heads, None)?;
+        self.out_proj.forward_then_norm(&mixed, &first(residual)?, norm)
     }
 }
 

@@ -6,13 +6,13 @@
 use candle_core::{DType, Device, Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 use fused_ops::{LayerNorm, compute_dtype, for_computing};
-use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::activation::HiddenAct;
+use crate::checked::checked;
 use crate::clip_layer::{AttentionMask, ClipLayer};
 use crate::layer_shape::{
-    INITIALIZER_RANGE, LARGEST_WIDTH, LayerShape, MOST_LAYERS, MOST_TOKENS, check_limits,
+    INITIALIZER_RANGE, LARGEST_WIDTH, LayerShape, MOST_LAYERS, MOST_TOKENS, check_limits, check_positive,
 };
 use crate::padding::{flat_ids, hidden_key_bias};
 use crate::word_table::WordTable;
@@ -63,12 +63,9 @@ impl Default for ClipTextConfig {
     }
 }
 
-/// Checked on reading, so that errors name the file.
 impl<'de> Deserialize<'de> for ClipTextConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let config = Self::deserialize(deserializer)?;
-        config.check().map_err(D::Error::custom)?;
-        Ok(config)
+        checked(Self::deserialize(deserializer)?, Self::check)
     }
 }
 
@@ -80,13 +77,9 @@ impl Serialize for ClipTextConfig {
 
 impl ClipTextConfig {
     pub(crate) fn layer_shape(&self) -> LayerShape {
-        LayerShape {
-            hidden_size: self.hidden_size,
-            intermediate_size: self.intermediate_size,
-            num_attention_heads: self.num_attention_heads,
-            hidden_act: self.hidden_act,
-            layer_norm_eps: self.layer_norm_eps,
-        }
+        let &Self { hidden_size, intermediate_size, num_attention_heads, hidden_act, layer_norm_eps, .. } =
+            self;
+        LayerShape { hidden_size, intermediate_size, num_attention_heads, hidden_act, layer_norm_eps }
     }
 
     /// Checks that the fields are consistent.
@@ -100,14 +93,10 @@ impl ClipTextConfig {
             ("max_position_embeddings", self.max_position_embeddings, LARGEST_WIDTH),
         ])?;
         self.layer_shape().check()?;
-        for (name, value) in
-            [("vocab_size", self.vocab_size), ("max_position_embeddings", self.max_position_embeddings)]
-        {
-            if value == 0 {
-                return Err(format!("{name} is 0, expected at least 1"));
-            }
-        }
-        Ok(())
+        check_positive([
+            ("vocab_size", self.vocab_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ])
     }
 }
 

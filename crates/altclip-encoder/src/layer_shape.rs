@@ -36,6 +36,17 @@ pub(crate) fn check_limits<const FIELDS: usize>(
     }
 }
 
+/// Checks that fields, each given by name and value, are at least 1.
+///
+/// # Errors
+/// Names the first that is 0.
+pub(crate) fn check_positive<const FIELDS: usize>(fields: [(&str, usize); FIELDS]) -> Result<(), String> {
+    match fields.iter().find(|(_, value)| *value == 0) {
+        Some((name, _)) => Err(format!("{name} is 0, expected at least 1")),
+        None => Ok(()),
+    }
+}
+
 impl LayerShape {
     /// Checks that the fields are consistent.
     ///
@@ -55,9 +66,7 @@ impl LayerShape {
                 self.hidden_size, self.num_attention_heads
             ));
         }
-        if self.intermediate_size == 0 {
-            return Err("intermediate_size is 0, expected at least 1".into());
-        }
+        check_positive([("intermediate_size", self.intermediate_size)])?;
         if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps >= 0.) {
             return Err(format!(
                 "layer_norm_eps is {}, expected a small positive number",

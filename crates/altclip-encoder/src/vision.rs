@@ -7,12 +7,14 @@ use candle_core::{Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 use fused_ops::{Conv2d, Conv2dOptions, LayerNorm, Linear, Padding, for_computing};
 use model_files::config::{ConfigFile, FieldTable};
-use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::activation::HiddenAct;
+use crate::checked::checked;
 use crate::clip_layer::{AttentionMask, ClipLayer};
-use crate::layer_shape::{INITIALIZER_RANGE, LARGEST_WIDTH, LayerShape, MOST_LAYERS, check_limits};
+use crate::layer_shape::{
+    INITIALIZER_RANGE, LARGEST_WIDTH, LayerShape, MOST_LAYERS, check_limits, check_positive,
+};
 use crate::transformers_fields;
 
 /// `config.json` of an image tower (`CLIPVisionConfig` of transformers).
@@ -64,12 +66,9 @@ impl ConfigFile for VisionConfig {
     const FIELDS: FieldTable = transformers_fields::CLIP_VISION;
 }
 
-/// Checked on reading, so that errors name the file.
 impl<'de> Deserialize<'de> for VisionConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let config = Self::deserialize(deserializer)?;
-        config.check().map_err(D::Error::custom)?;
-        Ok(config)
+        checked(Self::deserialize(deserializer)?, Self::check)
     }
 }
 
@@ -95,9 +94,7 @@ impl VisionConfig {
             ("image_size", self.image_size, LARGEST_SIDE),
         ])?;
         self.layer_shape().check()?;
-        if self.num_channels == 0 {
-            return Err("num_channels is 0, expected at least 1".into());
-        }
+        check_positive([("num_channels", self.num_channels)])?;
         if self.patch_size == 0 || self.image_size < self.patch_size {
             return Err(format!(
                 "patch_size is {}, expected 1 to image_size {}",
@@ -108,19 +105,20 @@ impl VisionConfig {
     }
 
     pub(crate) fn layer_shape(&self) -> LayerShape {
-        LayerShape {
-            hidden_size: self.hidden_size,
-            intermediate_size: self.intermediate_size,
-            num_attention_heads: self.num_attention_heads,
-            hidden_act: self.hidden_act,
-            layer_norm_eps: self.layer_norm_eps,
-        }
+        let &Self { hidden_size, intermediate_size, num_attention_heads, hidden_act, layer_norm_eps, .. } =
+            self;
+        LayerShape { hidden_size, intermediate_size, num_attention_heads, hidden_act, layer_norm_eps }
     }
 
     /// Rows of the position embedding: the class token's, then one per patch.
     pub(crate) fn positions(&self) -> usize {
-        let patches_per_side = self.image_size / self.patch_size;
-        patches_per_side.saturating_mul(patches_per_side).saturating_add(1)
+        self.patches().saturating_add(1)
+    }
+
+    /// Patches of an image.
+    pub(crate) fn patches(&self) -> usize {
+        let per_side = self.image_size / self.patch_size;
+        per_side.saturating_mul(per_side)
     }
 }
 
@@ -223,8 +221,18 @@ impl VisionTransformer {
 
     /// The class token's final state, normalised by `post_layernorm`: (batch, hidden_size).
     pub fn forward(&self, pixel_values: &Tensor) -> Result<Tensor> {
-        let class = self.hidden_states(pixel_values)?.narrow(1, 0, 1)?.squeeze(1)?;
-        self.post_layer_norm.forward(&class.contiguous()?)
+        self.post_layer_norm.forward(&self.class_states(pixel_values)?)
+    }
+
+    /// The class token's final state: (batch, hidden_size). The last layer computes no other.
+    pub(crate) fn class_states(&self, pixel_values: &Tensor) -> Result<Tensor> {
+        let before = self.layers.len().saturating_sub(1);
+        let x = self.hidden_states_after(before, pixel_values)?;
+        let class = match self.layers.last() {
+            Some(last) => last.forward_first(&x)?,
+            None => x.narrow(1, 0, 1)?,
+        };
+        class.squeeze(1)?.contiguous()
     }
 }
 

@@ -3,9 +3,11 @@
 use std::fs;
 
 use altclip_encoder::tokenizer::Tokenizer;
+use altclip_encoder::tokenizer::sentencepiece::ModelProto;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use model_files::source::ModelSource;
+use prost::Message;
 use serde_json::{Value, json};
 use test_support::{golden, golden_json};
 
@@ -65,6 +67,22 @@ fn the_golden_file_itself_works() {
     let mut with_mark = b"\xEF\xBB\xBF".to_vec();
     with_mark.extend(tokenizer_json().to_string().into_bytes());
     outcome(with_mark).unwrap();
+}
+
+#[test]
+fn a_file_is_named_by_its_path() {
+    let path = golden("tokenizer_json/tokenizer.json");
+    let tokenizer = Tokenizer::from_tokenizer_json(&path).unwrap();
+    let bytes = Tokenizer::from_tokenizer_json_bytes(&fs::read(&path).unwrap(), "bytes").unwrap();
+    assert_eq!(tokenizer.encode(TEXTS[1]).unwrap(), bytes.encode(TEXTS[1]).unwrap());
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.json");
+    let error = Tokenizer::from_tokenizer_json(&path).unwrap_err().to_string();
+    assert!(error.contains("other.json"), "{error}");
+    fs::write(&path, "{").unwrap();
+    let error = Tokenizer::from_tokenizer_json(&path).unwrap_err().to_string();
+    assert!(error.contains("other.json: expected a tokenizer.json"), "{error}");
 }
 
 #[test]
@@ -252,5 +270,63 @@ fn sentencepiece_models() {
     ] {
         let error = from_files(&[("sentencepiece.bpe.model", other)]).unwrap_err();
         assert!(error.contains("sentencepiece.bpe.model: "), "{error}");
+    }
+}
+
+/// SentencePiece 0.2.3 refuses all of these but the replacements that are not UTF-8.
+#[test]
+fn replacement_rules_of_sentencepiece_models() {
+    let model = ModelProto::decode(&*fs::read(golden("tokenizer/sentencepiece.bpe.model")).unwrap()).unwrap();
+    let whole = model.normalizer_spec.as_ref().unwrap().precompiled_charsmap().to_vec();
+    let size = u32::from_le_bytes(*whole.first_chunk().unwrap()) as usize;
+    let (trie, replacements) = whole[4..].split_at(size);
+    let trie: Vec<u32> = trie.as_chunks::<4>().0.iter().map(|unit| u32::from_le_bytes(*unit)).collect();
+    let outcome = |size: usize, trie: &[u32], replacements: &[u8]| {
+        let mut charsmap = (size as u32).to_le_bytes().to_vec();
+        charsmap.extend(trie.iter().flat_map(|unit| unit.to_le_bytes()));
+        charsmap.extend(replacements);
+        let mut model = model.clone();
+        model.normalizer_spec.as_mut().unwrap().precompiled_charsmap = Some(charsmap);
+        let tokenizer = Tokenizer::from_sentencepiece_bytes(&model.encode_to_vec(), "rules.model");
+        tokenizer.map(drop).map_err(|error| error.to_string())
+    };
+    outcome(size, &trie, replacements).unwrap();
+
+    let value = trie.iter().position(|unit| unit >> 31 == 1).unwrap();
+    let with_value = trie.iter().position(|unit| unit >> 31 == 0 && unit >> 8 & 1 == 1).unwrap();
+    let last = trie.len() - 1;
+    let changed = |place: usize, unit: u32| {
+        let mut trie = trie.clone();
+        trie[place] = unit;
+        trie
+    };
+    let length = replacements.len() as u32;
+    for (what, trie) in [
+        ("a value after the last replacement", changed(value, 1 << 31 | length)),
+        ("a unit in the place of a value", changed(value, 0)),
+        ("a value that is none", changed(with_value, 1 << 8)),
+        ("children outside the trie", changed(with_value, 0x3F_FFFF << 10)),
+        ("children in the block after the trie", changed(last, 1 << 9 | 1 << 10)),
+        ("a root without children", changed(0, 0)),
+        ("a root with a label", changed(0, trie[0] | 1)),
+        ("a root that is a value", changed(0, 1 << 31)),
+        ("nothing but zeros", vec![0; 256]),
+    ] {
+        let error = outcome(4 * trie.len(), &trie, replacements).expect_err(what);
+        assert!(
+            error.starts_with("rules.model: precompiled_charsmap: expected units that point into the trie"),
+            "{what}: {error}"
+        );
+    }
+    let (cut, no_utf8) = (&replacements[..replacements.len() - 1], [replacements, b"\xFF\0"].concat());
+    for (problem, size, trie, replacements) in [
+        ("expected a trie of 1024 to", size + 4, &*trie, replacements),
+        ("expected a trie of 1024 to", size, &trie, b""),
+        ("expected a trie of 1024 to", 4 * 255, &trie[..255], replacements),
+        ("expected a zero byte after the last replacement", size, &trie, cut),
+        ("expected replacements in UTF-8", size, &trie, &no_utf8),
+    ] {
+        let error = outcome(size, trie, replacements).expect_err(problem);
+        assert!(error.contains(problem), "{problem}: {error}");
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 
 use altclip_encoder::images::{self, Background, DecodeOptions, IMAGE_ENDINGS, flatten, grey};
 use candle_core::Tensor;
-use image::DynamicImage;
+use image::{DynamicImage, Rgba, RgbaImage};
 use test_support::{golden, golden_tensors};
 
 /// Golden files and their bytes, by name.
@@ -152,6 +152,17 @@ fn the_panic_of_a_decoder_is_the_error_of_its_file() {
         let error = decode("palette.png", &damaged).unwrap_err().to_string();
         assert!(error.starts_with("palette.png: ") && !error.contains('\n'), "{error}");
     }
+}
+
+/// Of 16 bits per channel, whose low bytes are dropped, and with a diagonal that is not opaque.
+#[test]
+fn interlaced_rows_come_into_their_places() {
+    let image = decode("interlaced.png", include_bytes!("data/interlaced_16.png")).unwrap();
+    let expected = RgbaImage::from_fn(9, 7, |x, y| {
+        let opacity = if x == y { 100 } else { 255 };
+        Rgba([x * 25, y * 30, x * y, opacity].map(|value| value as u8))
+    });
+    assert_eq!(image, DynamicImage::ImageRgba8(expected));
 }
 
 /// PNG's checksum.

@@ -199,12 +199,52 @@ proptest! {
     }
 
     #[test]
-    fn any_rules_can_be_applied(units in proptest::collection::vec(any::<u32>(), 1..600), text in "\\PC*") {
-        let mut charsmap = (units.len() as u32 * 4).to_le_bytes().to_vec();
-        charsmap.extend(units.iter().flat_map(|unit| unit.to_le_bytes()));
-        charsmap.extend(b"x\0 \0\0");
-        let spec = NormalizerSpec { precompiled_charsmap: Some(charsmap), ..NormalizerSpec::default() };
-        let normalizer = Normalizer::from_spec(&spec, "random rules").unwrap();
+    fn any_rules_can_be_applied(
+        random in proptest::collection::vec(any::<u32>(), 512),
+        text in "\\PC*",
+    ) {
+        let normalizer = Normalizer::from_spec(&rules(&inside_the_trie(&random)), "random rules").unwrap();
         normalizer.normalize(&text, &mut Vec::new());
     }
+
+    #[test]
+    fn rules_of_random_units_are_refused_or_applied(
+        units in proptest::collection::vec(any::<u32>(), 1..600),
+        text in "\\PC*",
+    ) {
+        match Normalizer::from_spec(&rules(&units), "random rules") {
+            Ok(normalizer) => normalizer.normalize(&text, &mut Vec::new()),
+            Err(error) => prop_assert!(error.to_string().starts_with("random rules: precompiled_charsmap: ")),
+        }
+    }
+}
+
+/// Rules with these units, and replacements of at most one letter or space.
+fn rules(units: &[u32]) -> NormalizerSpec {
+    let mut charsmap = (units.len() as u32 * 4).to_le_bytes().to_vec();
+    charsmap.extend(units.iter().flat_map(|unit| unit.to_le_bytes()));
+    charsmap.extend(b"x\0 \0\0");
+    NormalizerSpec { precompiled_charsmap: Some(charsmap), ..NormalizerSpec::default() }
+}
+
+/// Units, a power of two of them, with random labels, children inside the trie, and values that are replacements.
+fn inside_the_trie(random: &[u32]) -> Vec<u32> {
+    const IS_VALUE: u32 = 1 << 31;
+    const HAS_VALUE: u32 = 1 << 8;
+    let most = random.len() as u32 - 1;
+    let mut units: Vec<u32> = random
+        .iter()
+        .map(|random| match random & IS_VALUE {
+            0 => (random >> 9 & most) << 10 | random & (HAS_VALUE | 0xFF),
+            _ => IS_VALUE | (random % 5),
+        })
+        .collect();
+    units[0] = (1 + random[0] % most) << 10;
+    for place in 0..units.len() {
+        let below = place ^ (units[place] >> 10) as usize;
+        if units[place] & IS_VALUE == 0 && units[below] & IS_VALUE == 0 {
+            units[place] &= !HAS_VALUE;
+        }
+    }
+    units
 }

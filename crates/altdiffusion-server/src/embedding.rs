@@ -1,7 +1,6 @@
 //! Embeds texts and images: collects what waits into batches by tokens.
 
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use altclip_encoder::{Embedder, RowOutcome};
@@ -15,6 +14,7 @@ use crate::model_thread::{ModelThread, Stage, Work};
 use crate::models::EmbeddingModel;
 use crate::options::ServerOptions;
 use crate::problem::Problem;
+use crate::sync::Receiver;
 
 /// Something to embed.
 pub(crate) enum Input {

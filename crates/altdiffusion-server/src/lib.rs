@@ -55,6 +55,7 @@ mod problem;
 mod prompt_states;
 mod server;
 mod state;
+mod sync;
 mod whole_number;
 
 pub use error::{Error, Result};

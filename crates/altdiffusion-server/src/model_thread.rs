@@ -2,11 +2,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use crate::problem::Problem;
+use crate::sync::{AtomicU8, Ordering, Receiver, RecvTimeoutError, Sender, mpsc, receive_within, thread};
 
 /// What a model does on its thread.
 pub(crate) trait Work: Send + 'static {
@@ -82,7 +81,7 @@ impl<J: Send + 'static> ModelThread<J> {
             }
             loop {
                 let job = match keep_loaded.filter(|_| seen.is_loaded()) {
-                    Some(idle) => waiting.recv_timeout(idle),
+                    Some(idle) => receive_within(&waiting, idle),
                     None => waiting.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 };
                 match job {
@@ -96,7 +95,7 @@ impl<J: Send + 'static> ModelThread<J> {
                 }
             }
         };
-        std::thread::Builder::new().name(name.chars().take(15).collect()).spawn(run)?;
+        thread::Builder::new().name(name.chars().take(15).collect()).spawn(run)?;
         Ok(Self { jobs, stage })
     }
 
@@ -116,5 +115,89 @@ fn guarded<W: Work>(work: &mut W, stage: &Stage, run: impl FnOnce(&mut W)) {
         tracing::error!("a request failed by a panic; the model will be loaded again");
         work.free();
         stage.freed();
+    }
+}
+
+#[cfg(all(test, shuttle))]
+mod interleavings {
+    use super::*;
+
+    const SCHEDULES: usize = 5000;
+    /// Preemptions by which each schedule is unlike one thread after the other.
+    const PREEMPTIONS: usize = 3;
+
+    /// Answers each number that it is given, and notices if others think otherwise of its model than itself.
+    struct Answering {
+        is_loaded: bool,
+        /// Closed with the thread.
+        _alive: Sender<()>,
+    }
+
+    impl Answering {
+        fn load(&mut self, stage: &Stage) {
+            if !self.is_loaded {
+                self.is_loaded = stage.loading(|| Ok::<_, ()>(true)).unwrap();
+            }
+        }
+    }
+
+    impl Work for Answering {
+        type Job = (usize, Sender<usize>);
+
+        fn run(&mut self, (number, answer): Self::Job, waiting: &Receiver<Self::Job>, stage: &Stage) {
+            assert_eq!(stage.is_loaded(), self.is_loaded);
+            self.load(stage);
+            answer.send(number).unwrap();
+            // As embeddings do, whose batches take what waits.
+            if let Ok((number, answer)) = waiting.try_recv() {
+                answer.send(number).unwrap();
+            }
+        }
+
+        fn preload(&mut self, stage: &Stage) {
+            assert!(stage.is_loading());
+            self.load(stage);
+        }
+
+        fn free(&mut self) {
+            self.is_loaded = false;
+        }
+    }
+
+    fn check(preload: bool) {
+        let (alive, ended) = mpsc::channel();
+        let work = Answering { is_loaded: false, _alive: alive };
+        let model = ModelThread::start("model", work, Some(Duration::from_secs(1)), preload).unwrap();
+        let model = Arc::new(model);
+        let clients: Vec<_> = [1, 2]
+            .into_iter()
+            .map(|client| {
+                let model = Arc::clone(&model);
+                thread::spawn(move || {
+                    for number in [client, 10 * client] {
+                        let (answer, answered) = mpsc::channel();
+                        model.send((number, answer)).unwrap();
+                        assert_eq!(answered.recv(), Ok(number));
+                        // Nobody answers twice.
+                        assert!(answered.recv().is_err());
+                    }
+                })
+            })
+            .collect();
+        for client in clients {
+            client.join().unwrap();
+        }
+        let stage = model.stage.clone();
+        drop(model);
+        assert!(ended.recv().is_err());
+        assert!(!stage.is_loading());
+    }
+
+    #[test]
+    fn each_job_is_answered_once_and_the_thread_ends() {
+        for preload in [false, true] {
+            shuttle::check_random(move || check(preload), SCHEDULES);
+            shuttle::check_pct(move || check(preload), SCHEDULES, PREEMPTIONS);
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! Encodes prompts to hidden states, without the rest of a diffusion model.
 
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use altclip_encoder::PromptEncoder;
@@ -12,6 +11,7 @@ use crate::model_thread::{ModelThread, Stage, Work};
 use crate::models::ImageModel;
 use crate::options::ServerOptions;
 use crate::problem::Problem;
+use crate::sync::Receiver;
 
 /// Prompts encoded at a time.
 const BATCH: usize = 32;

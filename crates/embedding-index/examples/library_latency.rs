@@ -2,15 +2,20 @@
 //! finds.
 //!
 //! ```sh
-//! cargo run --release -p embedding-index --example library_latency -- 100000 768
+//! cargo run --release -p embedding-index --example library_latency -- 100000 768 [FOLDER]
 //! ```
+//!
+//! In the folder it leaves what `scripts/measure-index.py` needs to search the same with another library: `vectors.f16`
+//! and `queries.f32`, row by row, and `measured.json`, with the times and the ten best of each query.
 //!
 //! The vectors are a mixture of groups in 64 dimensions, mapped to the width and moved away from the origin, as the vectors
 //! of CLIP models are. Queries are others of the same kind.
 
 use std::error::Error;
-use std::path::Path;
-use std::time::Instant;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use altclip_encoder::embedder::Embedder;
 use candle_core::{DType, Device, Tensor};
@@ -18,6 +23,7 @@ use embedding_index::library::{ImageLibrary, LibrarySearch, MadeWith, Precision}
 use half::f16;
 use model_files::Temporary;
 use rusqlite::{Connection, params};
+use serde_json::json;
 
 /// Dimensions in which the vectors differ.
 const DIMENSIONS: usize = 64;
@@ -29,6 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let count: usize = arguments.next().ok_or("expected the number of vectors")?.parse()?;
     let width: usize = arguments.next().unwrap_or_else(|| "768".to_owned()).parse()?;
+    let kept = arguments.next().map(PathBuf::from);
     let folder = Temporary::folder(&std::env::temp_dir())?;
     let file = folder.path().join("index.db");
     let emoji = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/emoji").display().to_string();
@@ -36,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     drop(ImageLibrary::create(&file, MadeWith::new(&embedder, emoji, None, Precision::F16)?)?);
 
     let mut vectors = Vectors::new(width)?;
-    fill(&file, &mut vectors, count, width)?;
+    fill(&file, &mut vectors, count, width, kept.as_deref())?;
     let images = folder.path().join("images");
     std::fs::create_dir(&images)?;
     let begun = Instant::now();
@@ -53,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         status.bytes, status.cells
     );
     let queries = vectors.next(QUERIES)?;
-    let mut found = Vec::new();
+    let (mut found, mut measured) = (Vec::new(), Vec::new());
     for exact in [true, false] {
         let search = LibrarySearch { exact, ..LibrarySearch::default() };
         library.search(&queries[0], &search)?;
@@ -67,18 +74,42 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         times.sort();
         let name = if exact { "exact" } else { "approximate" };
-        println!("{name}: p50 {:.1?}, p99 {:.1?}", times[QUERIES / 2], times[QUERIES * 99 / 100]);
+        let (middle, slow) = (times[QUERIES / 2], times[QUERIES * 99 / 100]);
+        println!("{name}: p50 {middle:.1?}, p99 {slow:.1?}");
+        measured.push(json!({ "search": name, "p50": milliseconds(middle), "p99": milliseconds(slow) }));
         found.push(paths);
     }
     let (total, both) = found[0].iter().zip(&found[1]).fold((0, 0), |(total, both), (exact, approximate)| {
         (total + exact.len(), both + exact.iter().filter(|path| approximate.contains(path)).count())
     });
-    println!("recall at 10: {:.4}", both as f64 / total as f64);
+    let recall = both as f64 / total as f64;
+    println!("recall at 10: {recall:.4}");
+    if let Some(kept) = kept {
+        let values = queries.iter().flatten().flat_map(|x| x.to_le_bytes());
+        std::fs::write(kept.join("queries.f32"), values.collect::<Vec<u8>>())?;
+        let result = json!({
+            "bytes": status.bytes, "cells": status.cells, "sorting": sorting.as_secs_f64(),
+            "searches": measured, "recall": recall, "exact": found[0],
+        });
+        std::fs::write(kept.join("measured.json"), result.to_string())?;
+    }
     Ok(())
 }
 
-/// Adds files that are not there, with these vectors.
-fn fill(file: &Path, vectors: &mut Vectors, count: usize, width: usize) -> Result<(), Box<dyn Error>> {
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.
+}
+
+/// Adds files that are not there, with these vectors, which are copied to the other folder too.
+fn fill(
+    file: &Path,
+    vectors: &mut Vectors,
+    count: usize,
+    width: usize,
+    kept: Option<&Path>,
+) -> Result<(), Box<dyn Error>> {
+    let copy = kept.map(|folder| File::create(folder.join("vectors.f16"))).transpose()?;
+    let mut copy = copy.map(BufWriter::new);
     let mut connection = Connection::open(file)?;
     connection.execute("UPDATE model SET width = ?1", [width])?;
     for first in (0..count).step_by(BATCH) {
@@ -95,12 +126,18 @@ fn fill(file: &Path, vectors: &mut Vectors, count: usize, width: usize) -> Resul
                 let mut hash = [0; 32];
                 hash[..8].copy_from_slice(&(id as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
                 let bytes: Vec<u8> = vector.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect();
+                if let Some(copy) = &mut copy {
+                    copy.write_all(&bytes)?;
+                }
                 content.execute(params![id, hash])?;
                 path.execute(params![format!("/measured/{id}.jpg"), id])?;
                 place.execute(params![id, bytes])?;
             }
         }
         transaction.commit()?;
+    }
+    if let Some(mut copy) = copy {
+        copy.flush()?;
     }
     Ok(())
 }

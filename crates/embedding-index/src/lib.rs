@@ -39,8 +39,9 @@
 //! A [`library::ImageLibrary`] follows folders of images instead, in a database.
 //!
 //! A [`JobObserver`] receives progress and unreadable images, and can stop the job. The [`OutputFormat`]s are
-//! safetensors, the only one that can be searched, npy and Parquet. The [`readers`] can be used alone: columns of
-//! texts, captioned images, WebDataset archives, and data sets of the Hugging Face hub.
+//! safetensors, the only one that can be searched, npy and Parquet, in one file or many. With the feature `postgres`,
+//! a job may also write to a table of PostgreSQL with pgvector, a `PostgresTable`. The [`readers`] can be used alone:
+//! columns of texts, captioned images, WebDataset archives, and data sets of the Hugging Face hub.
 
 #![warn(missing_docs, unreachable_pub)]
 
@@ -51,6 +52,8 @@ mod item;
 mod job;
 pub mod library;
 mod output;
+#[cfg(feature = "postgres")]
+mod pgvector;
 pub mod readers;
 mod vector;
 
@@ -61,6 +64,8 @@ pub use index::{Hit, Index, SearchOptions};
 pub use item::{IndexInfo, ItemKind};
 pub use job::{Job, JobObserver, JobSummary};
 pub use output::OutputFormat;
+#[cfg(feature = "postgres")]
+pub use pgvector::PostgresTable;
 pub use vector::unit_vector;
 
 /// Compiles the example of the README.

@@ -124,6 +124,40 @@ fn stopped_jobs_go_on_to_the_same_bytes() -> TestResult {
     Ok(())
 }
 
+#[test]
+fn folders_appear_whole_and_replace_only_their_own() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let embedder = embedder()?;
+    let path = |name: &str| folder.path().join(name);
+    Job::new(path("whole.parquet")).texts(texts(1100)).run(&embedder, MODEL, &mut ())?;
+    let output = path("vectors/");
+    let mut watch = Watch { stop_at: Some((ItemKind::Text, 1024)), ..Watch::default() };
+    assert!(Job::new(&output).texts(texts(1100)).run(&embedder, MODEL, &mut watch).is_err());
+    assert!(!output.exists() && path("vectors.partial").is_dir());
+    let mut watch = Watch::default();
+    Job::new(&output).texts(texts(1100)).run(&embedder, MODEL, &mut watch)?;
+    assert_eq!(watch.seen.first(), Some(&(ItemKind::Text, 1024, 1100)));
+    let part = output.join("part-00000.parquet");
+    let whole = fs::read(path("whole.parquet"))?;
+    assert!(fs::read(&part)? == whole);
+    assert_eq!(fs::read_dir(folder.path())?.count(), 2);
+
+    Job::new(&output).texts(texts(3)).run(&embedder, MODEL, &mut ())?;
+    assert!(fs::read(&part)?.len() < whole.len());
+    assert_eq!(fs::read_dir(folder.path())?.count(), 2);
+    // What came there while the job ran is not lost either.
+    let mut watch = Watch { stop_at: Some((ItemKind::Text, 1024)), ..Watch::default() };
+    assert!(Job::new(&output).texts(texts(1100)).run(&embedder, MODEL, &mut watch).is_err());
+    fs::write(output.join("notes.txt"), "mine")?;
+    let mut refused = Job::new(&output).texts(texts(1100));
+    let error = refused.check().err().ok_or("no error")?.to_string();
+    assert!(error.ends_with("found notes.txt"), "{error}");
+    fs::remove_file(output.join("notes.txt"))?;
+    Job::new(&output).texts(texts(1100)).run(&embedder, MODEL, &mut ())?;
+    assert!(fs::read(&part)? == whole);
+    Ok(())
+}
+
 /// A folder from the first release, which did not record backgrounds, with everything done except the last text.
 #[test]
 fn unfinished_jobs_of_earlier_releases_are_resumed() -> TestResult {

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::checkpoint::{ShardIndex, find};
 use crate::error::{Error, Result};
+use crate::in_parallel::in_parallel;
 use crate::relative_path::{check_relative, folder_of, in_folder};
 use crate::source::ModelSource;
 use crate::source::hub::HubRepository;
@@ -204,22 +203,4 @@ fn fetch_all(repository: &HubRepository, files: &BTreeSet<String>) -> Result<u64
         in_parallel(DOWNLOADS_AT_A_TIME, &versions, |version| repository.download(version, &bar).map(drop));
     bar.finish_and_clear();
     result.map(|()| to_come)
-}
-
-/// Works on all items, `threads` at a time. After the first error no more are started.
-fn in_parallel<T: Sync>(threads: usize, items: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
-    let (next, error) = (AtomicUsize::new(0), Mutex::new(None));
-    std::thread::scope(|scope| {
-        for _ in 0..threads.min(items.len()) {
-            scope.spawn(|| {
-                while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Err(problem) = work(item) {
-                        next.store(items.len(), Ordering::Relaxed);
-                        error.lock().unwrap_or_else(|poison| poison.into_inner()).get_or_insert(problem);
-                    }
-                }
-            });
-        }
-    });
-    error.into_inner().unwrap_or_else(|poison| poison.into_inner()).map_or(Ok(()), Err)
 }

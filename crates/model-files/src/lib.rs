@@ -55,10 +55,14 @@ mod error_kind;
 mod file_data;
 pub mod foreign;
 mod hex;
+#[cfg(feature = "hub")]
+mod in_parallel;
 mod input;
 mod relative_path;
 pub mod source;
 mod survey;
+#[cfg(feature = "hub")]
+mod sync;
 pub mod temporary;
 mod whole_file;
 

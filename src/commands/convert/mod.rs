@@ -101,9 +101,9 @@ pub struct Convert {
     /// Write a dual encoder, such as AltCLIP, for other programs.
     ///
     /// onnx: OUTPUT is a new directory with a graph for texts and one for images, their tokenizer and how images are
-    /// prepared, as immich's machine-learning server loads them. Takes AltCLIP, CLIP, Chinese-CLIP, OpenCLIP with
-    /// XLM-R, SigLIP, and AltDiffusion with an image encoder. Weights are f32, or f16 with --dtype f16; the graphs
-    /// compute in f32, and vectors have length 1.
+    /// prepared, as immich's machine-learning server loads them. Takes AltCLIP, CLIP, Chinese-CLIP, Taiyi-CLIP,
+    /// M-CLIP, OpenCLIP without NLLB, SigLIP, and AltDiffusion with an image encoder. Weights are f32, or f16 with
+    /// --dtype f16; the graphs compute in f32, and vectors have length 1.
     #[arg(long, value_name = "FORM")]
     to: Option<Form>,
 

@@ -40,8 +40,8 @@ pub enum Train {
     Teacher(recipe::RecipeRun),
     /// Fine-tune a text tower on images and captions, with the image tower frozen.
     ///
-    /// The second stage of AltCLIP. Batches larger than memory go through the tower in chunks, with the same
-    /// gradient.
+    /// The second stage of AltCLIP. The image tower is the model's own, or that of another dual encoder, of any family.
+    /// Batches larger than memory go through the text tower in chunks, with the same gradient.
     ///
     /// Images and captions come from a JSONL, CSV, TSV or Parquet file, from WebDataset archives (.tar, or
     /// name-{000..012}.tar), or from a folder: of such archives, of images with a metadata.jsonl or metadata.csv,

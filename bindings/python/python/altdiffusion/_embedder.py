@@ -29,7 +29,7 @@ class Embedder:
     """A dual encoder: texts and images to vectors of one space, in which what belongs together is close.
 
     Args:
-        name: a directory or a repository, such as "BAAI/AltCLIP": AltCLIP, CLIP, OpenCLIP with XLM-R, Chinese-CLIP,
+        name: a directory or a repository, such as "BAAI/AltCLIP": AltCLIP, CLIP, OpenCLIP, Chinese-CLIP,
             Taiyi-CLIP. By default the model inside the package.
         dtype: of the weights: "f32", "f16" or "bf16", or a type of torch or NumPy.
         device: "cpu", "cuda", "cuda:1", "metal", or "auto", a GPU if there is one and the package was built for it.

@@ -8,6 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from ._errors import InputError
 
@@ -44,7 +45,7 @@ class Shards:
     """The files, and the folder for the results, on any filesystem."""
 
     def __init__(self, inputs: Sequence[str], output: str, filesystem: Any = None) -> None:
-        names = [posixpath.basename(source) for source in inputs]
+        names = [name_of(source) for source in inputs]
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
             raise InputError(f"{twice[0]}: expected files with different names, found one name twice")
@@ -122,13 +123,29 @@ class ShardJob:
                 empty = column.embed(embedder, reader.schema_arrow.empty_table(), lambda *_: None)
                 writer = pq.ParquetWriter(output, empty.schema)
             writer.close()
-        filesystem.move(partial, f"{folder}/{posixpath.basename(source)}")
+        filesystem.move(partial, f"{folder}/{name_of(source)}")
         entry = {"rows": rows, "skipped": dict(sorted(skipped.items()))}
         _write(filesystem, folder, self._entry(folder, source), json.dumps(entry, ensure_ascii=False))
         return entry
 
     def _entry(self, folder: str, source: str) -> str:
-        return f"{folder}/{MANIFEST}/{posixpath.basename(source)}.json"
+        return f"{folder}/{MANIFEST}/{name_of(source)}.json"
+
+    def finish(self) -> None:
+        """Removes what killed workers left unfinished, once every file is done."""
+        filesystem, folder = self.shards.folder()
+        try:
+            filesystem.delete_dir(f"{folder}/{PARTIAL}")
+        except FileNotFoundError:
+            # A store without folders has none that is empty.
+            pass
+
+
+def name_of(source: str) -> str:
+    """The name of a file, from its path or its URL, whose query says how it is reached."""
+    if "://" in source:
+        source = unquote(urlsplit(source).path)
+    return posixpath.basename(source)
 
 
 def reason(error: BaseException) -> str:

@@ -91,6 +91,7 @@ def embed_shards(
     job = ShardJob(Shards(inputs, output, filesystem), options)
     report, missing = job.begin()
     if not missing:
+        job.finish()
         return report
     threads = str(max(1, round(cpus_per_worker)))
 
@@ -120,6 +121,7 @@ def embed_shards(
         for entry in done:
             idle.append(busy.pop(entry))
             report.add(ray.get(entry))
+    job.finish()
     return report
 
 

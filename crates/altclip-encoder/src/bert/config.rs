@@ -1,11 +1,11 @@
 //! Reads the `config.json` of a BERT encoder.
 
 use model_files::config::{ConfigFile, FieldTable};
-use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::activation::HiddenAct;
-use crate::layer_shape::{LARGEST_WIDTH, LayerShape, MOST_LAYERS, MOST_TOKENS, check_limits};
+use crate::checked::checked;
+use crate::layer_shape::{LARGEST_WIDTH, LayerShape, MOST_LAYERS, MOST_TOKENS, check_limits, check_positive};
 use crate::transformers_fields;
 use crate::xlm_roberta::PositionEmbedding;
 
@@ -58,15 +58,12 @@ impl ConfigFile for BertConfig {
     const FIELDS: FieldTable = transformers_fields::BERT;
 }
 
-/// Checked on reading, so that errors name the file.
 impl<'de> Deserialize<'de> for BertConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let config = Self::deserialize(deserializer)?;
-        config.check().map_err(D::Error::custom)?;
-        if config.type_vocab_size == 0 {
-            return Err(D::Error::custom("type_vocab_size is 0, expected at least 1"));
-        }
-        Ok(config)
+        checked(Self::deserialize(deserializer)?, |config| {
+            config.check()?;
+            check_positive([("type_vocab_size", config.type_vocab_size)])
+        })
     }
 }
 
@@ -78,13 +75,9 @@ impl Serialize for BertConfig {
 
 impl BertConfig {
     pub(crate) fn layer_shape(&self) -> LayerShape {
-        LayerShape {
-            hidden_size: self.hidden_size,
-            intermediate_size: self.intermediate_size,
-            num_attention_heads: self.num_attention_heads,
-            hidden_act: self.hidden_act,
-            layer_norm_eps: self.layer_norm_eps,
-        }
+        let &Self { hidden_size, intermediate_size, num_attention_heads, hidden_act, layer_norm_eps, .. } =
+            self;
+        LayerShape { hidden_size, intermediate_size, num_attention_heads, hidden_act, layer_norm_eps }
     }
 
     /// Checks that the fields are consistent.
@@ -99,13 +92,9 @@ impl BertConfig {
             ("type_vocab_size", self.type_vocab_size, LARGEST_WIDTH),
         ])?;
         self.layer_shape().check()?;
-        for (name, value) in
-            [("vocab_size", self.vocab_size), ("max_position_embeddings", self.max_position_embeddings)]
-        {
-            if value == 0 {
-                return Err(format!("{name} is 0, expected at least 1"));
-            }
-        }
-        Ok(())
+        check_positive([
+            ("vocab_size", self.vocab_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ])
     }
 }

@@ -3,11 +3,11 @@
 //! DistilBERT, a distilled version of BERT, <https://arxiv.org/abs/1910.01108>; transformers' `DistilBertModel`.
 
 use model_files::config::{ConfigFile, FieldTable};
-use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
 use super::BertConfig;
 use crate::activation::HiddenAct;
+use crate::checked::checked;
 use crate::transformers_fields;
 
 /// The fields of transformers' `DistilBertConfig` that decide what the encoder computes.
@@ -50,12 +50,9 @@ impl ConfigFile for DistilBertConfig {
     const FIELDS: FieldTable = transformers_fields::DISTILBERT;
 }
 
-/// Checked on reading, so that errors name the file.
 impl<'de> Deserialize<'de> for DistilBertConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let config = Self::deserialize(deserializer)?;
-        config.as_bert().check().map_err(D::Error::custom)?;
-        Ok(config)
+        checked(Self::deserialize(deserializer)?, |config| config.as_bert().check())
     }
 }
 

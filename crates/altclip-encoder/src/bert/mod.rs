@@ -18,7 +18,7 @@ pub use self::distilbert::DistilBertConfig;
 pub(crate) use self::distilbert::distilbert_name;
 use self::embeddings::BertEmbeddings;
 use crate::padding::hidden_key_bias;
-use crate::xlm_roberta::layer::XlmRobertaLayer;
+use crate::xlm_roberta::layer::{XlmRobertaLayer, first_rows};
 
 /// Maps token ids to hidden states.
 #[derive(Debug, Clone)]
@@ -80,6 +80,22 @@ impl BertModel {
     /// the mask hides a whole text.
     pub fn forward(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
         self.forward_while(input_ids, Some(attention_mask), &|| Ok(()))
+    }
+
+    /// The final state of each text's first token, `[CLS]`: (batch, hidden_size). Like that of
+    /// [`forward`](Self::forward), but the last layer computes no other.
+    pub(crate) fn class_states(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
+        let (batch, tokens) = input_ids.dims2()?;
+        let bias = hidden_key_bias(input_ids, attention_mask, &self.device)?;
+        let sequences = Sequences::new(vec![tokens; batch], Some(&bias), &self.device)?;
+        let mut x = self.embeddings.forward(input_ids)?.flatten_to(1)?;
+        let Some((last, before)) = self.layers.split_last() else {
+            return x.index_select(&first_rows(&sequences, &self.device)?, 0);
+        };
+        for layer in before {
+            x = layer.forward(&x, &sequences)?;
+        }
+        last.forward_first(&x, &sequences)
     }
 
     /// Like [`forward`](Self::forward), but without a mask all tokens are attended to; calls `proceed` before each

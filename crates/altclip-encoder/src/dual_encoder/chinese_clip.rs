@@ -96,8 +96,7 @@ impl DualEncoder for ChineseClip {
     }
 
     fn encode_text(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
-        let hidden = self.text_model.forward(input_ids, attention_mask)?;
-        let class = hidden.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?; // (texts, hidden_size)
+        let class = self.text_model.class_states(input_ids, attention_mask)?;
         Ok(self.text_projection.forward(&class)?)
     }
 

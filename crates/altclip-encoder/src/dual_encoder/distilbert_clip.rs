@@ -16,7 +16,7 @@ use model_files::source::ModelSource;
 use serde::Deserialize;
 
 use super::family::IMAGE_ENCODER;
-use super::image_encoder::SeparateImageTower;
+use super::image_encoder::{SeparateImageTower, check_dim};
 use super::sentence_modules::{MODULES, Module};
 use super::{DualEncoder, Properties, TextPadding};
 use crate::bert::{BertModel, DistilBertConfig, distilbert_name};
@@ -124,7 +124,7 @@ impl DistilBertClip {
             None => None,
         };
         let images = SeparateImageTower::load(source, &[IMAGE_ENCODER], dtype, device)?;
-        images.check_dim(dense.out_features, &dense_file)?;
+        check_dim(images.projection_dim, dense.out_features, &dense_file)?;
 
         let weights = Checkpoint::open(source, &transformer.path)?;
         let names =

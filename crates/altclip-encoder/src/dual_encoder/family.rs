@@ -22,7 +22,7 @@ pub enum Family {
     ChineseClip,
     /// IDEA-CCNL/Taiyi-CLIP-*, with the CLIP it was trained for.
     TaiyiClip,
-    /// OpenCLIP's models with XLM-R or NLLB as their text tower, in OpenCLIP's own layout.
+    /// OpenCLIP's models with CLIP's text tower, XLM-R or NLLB, in OpenCLIP's own layout.
     OpenClip,
     /// SigLIP and SigLIP 2, of a fixed resolution.
     Siglip,
@@ -60,7 +60,7 @@ pub(super) const TEXT_ENCODER: &str = "text_encoder";
 pub(super) const IMAGE_ENCODER: &str = "image_encoder";
 
 const SUPPORTED: &str = "AltCLIP (altclip), CLIP (clip), Chinese-CLIP (chinese_clip), Taiyi-CLIP (a BERT in text_encoder/ and a CLIP at the root \
-     or in image_encoder/), OpenCLIP with XLM-R or NLLB (open_clip_config.json), SigLIP (siglip), M-CLIP and sentence-transformers' \
+     or in image_encoder/), OpenCLIP (open_clip_config.json), SigLIP (siglip), M-CLIP and sentence-transformers' \
      multilingual CLIP (each with its CLIP in image_encoder/), R2D2 and PRD2 (a .pth with vocab.txt beside it), Wukong (a .pkl with vocab_zh.txt beside it), and AltDiffusion with text_encoder/ and \
      image_encoder/";
 /// The ending of the name of R2D2's weights.

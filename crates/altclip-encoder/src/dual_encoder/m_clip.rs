@@ -13,13 +13,13 @@ use model_files::source::ModelSource;
 use serde::Deserialize;
 
 use super::family::IMAGE_ENCODER;
-use super::image_encoder::SeparateImageTower;
+use super::image_encoder::{SeparateImageTower, check_dim};
 use super::xlm_roberta_sizes::xlm_roberta_config;
 use super::{DualEncoder, Properties, TextPadding};
 use crate::error::{Error, Result};
 use crate::padding::CompactPrompts;
 use crate::vision::ClipVisionTower;
-use crate::xlm_roberta::XlmRobertaModel;
+use crate::xlm_roberta::{XlmRobertaConfig, XlmRobertaModel};
 
 /// `config.json` of an M-CLIP (`MCLIPConfig` of multilingual_clip).
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -47,6 +47,23 @@ impl ConfigFile for MClipConfig {
     };
 }
 
+impl MClipConfig {
+    /// The XLM-R of these weights.
+    pub(super) fn text(&self, checkpoint: &Checkpoint) -> Result<XlmRobertaConfig> {
+        let text = xlm_roberta_config(checkpoint, "transformer.", "an M-CLIP with XLM-R")?;
+        if text.hidden_size != self.hidden_size {
+            return Err(Error::config(
+                "config.json",
+                format!(
+                    "transformerDimensions is {}, expected the weights' {}",
+                    self.hidden_size, text.hidden_size
+                ),
+            ));
+        }
+        Ok(text)
+    }
+}
+
 /// XLM-R with a linear layer on the mean of its states, and CLIP's image tower.
 #[derive(Debug, Clone)]
 pub struct MClip {
@@ -66,18 +83,9 @@ impl MClip {
     pub fn load(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
         let config: MClipConfig = source.read_config("config.json")?;
         let checkpoint = Checkpoint::open(source, "")?;
-        let text = xlm_roberta_config(&checkpoint, "transformer.", "an M-CLIP with XLM-R")?;
-        if text.hidden_size != config.hidden_size {
-            return Err(Error::config(
-                "config.json",
-                format!(
-                    "transformerDimensions is {}, expected the weights' {}",
-                    config.hidden_size, text.hidden_size
-                ),
-            ));
-        }
+        let text = config.text(&checkpoint)?;
         let images = SeparateImageTower::load(source, &[IMAGE_ENCODER], dtype, device)?;
-        images.check_dim(config.projection_dim, "config.json")?;
+        check_dim(images.projection_dim, config.projection_dim, "config.json")?;
         let vb = checkpoint.var_builder(dtype, device)?;
         let linear = vb.pp("LinearTransformation");
         Ok(Self {

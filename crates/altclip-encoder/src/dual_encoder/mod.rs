@@ -9,7 +9,7 @@
 //! | Chinese-CLIP | BERT | `config.json` with `model_type` `chinese_clip` |
 //! | Taiyi-CLIP | BERT with a classification head | `text_encoder/`: a Taiyi-CLIP repository; its CLIP at the root or
 //! in `image_encoder/` |
-//! | OpenCLIP with XLM-R; NLLB-CLIP | XLM-R, mean of the tokens; NLLB's encoder; `text.proj` | `open_clip_config.json` and OpenCLIP's names |
+//! | OpenCLIP, also with XLM-R; NLLB-CLIP | CLIP's own; XLM-R, mean of the tokens; NLLB's encoder | `open_clip_config.json` and OpenCLIP's names |
 //! | SigLIP, SigLIP 2 | their own | `config.json` with `model_type` `siglip` |
 //! | M-CLIP | XLM-R, mean of the tokens, `LinearTransformation` | `config.json` with `model_type` `M-CLIP`; its CLIP in `image_encoder/` |
 //! | sentence-transformers' multilingual CLIP | DistilBERT, mean of the tokens, `linear` | `modules.json`, and `config.json` with `model_type` `distilbert`; its CLIP in `image_encoder/` |

@@ -7,9 +7,11 @@ use model_files::source::ModelSource;
 
 use super::alt_diffusion::read_configs;
 use super::family::{IMAGE_ENCODER, TEXT_ENCODER};
+use super::image_encoder::{SeparateImageTower, check_dim};
 use super::siglip::split;
-use super::{ChineseClipConfig, ClipConfig, Family, SiglipConfig, open_clip};
+use super::{ChineseClipConfig, ClipConfig, Family, MClipConfig, SiglipConfig, open_clip};
 use crate::altclip::{AltClipConfig, AltClipTextConfig};
+use crate::bert::BertConfig;
 use crate::error::{Error, Result};
 use crate::onnx::{Graph, Precision, Weights};
 use crate::tokenizer::{PROMPT_TOKENS, Tokenizer};
@@ -37,15 +39,15 @@ pub(crate) fn onnx_towers(source: &ModelSource, family: Family, precision: Preci
         Family::ChineseClip => chinese_clip(source, precision),
         Family::OpenClip => open_clip::onnx_towers(source, precision),
         Family::Siglip => siglip(source, precision),
-        Family::TaiyiClip | Family::MClip | Family::DistilBertClip | Family::R2d2 | Family::Wukong => {
-            Err(Error::config(
-                source.to_string(),
-                format!(
-                    "{family} cannot be written as ONNX, expected AltCLIP, CLIP, Chinese-CLIP, OpenCLIP with XLM-R, SigLIP, or \
-                     AltDiffusion with image_encoder/"
-                ),
-            ))
-        }
+        Family::MClip => m_clip(source, precision),
+        Family::TaiyiClip => taiyi_clip(source, precision),
+        Family::DistilBertClip | Family::R2d2 | Family::Wukong => Err(Error::config(
+            source.to_string(),
+            format!(
+                "{family} cannot be written as ONNX, expected AltCLIP, CLIP, Chinese-CLIP, Taiyi-CLIP, M-CLIP, OpenCLIP without \
+                 NLLB, SigLIP, or AltDiffusion with image_encoder/"
+            ),
+        )),
     }
 }
 
@@ -137,13 +139,54 @@ fn chinese_clip(source: &ModelSource, precision: Precision) -> Result<OnnxTowers
     })
 }
 
+fn m_clip(source: &ModelSource, precision: Precision) -> Result<OnnxTowers> {
+    let config: MClipConfig = source.read_config("config.json")?;
+    let checkpoint = Checkpoint::open(source, "")?;
+    let (text, weights) = (config.text(&checkpoint)?, Weights::new(checkpoint));
+    let (clip, images) = SeparateImageTower::open(source, &[IMAGE_ENCODER])?;
+    let dim = config.projection_dim;
+    check_dim(clip.projection_dim, dim, "config.json")?;
+    let mut graph = Graph::of_texts(None, precision);
+    let states = graph.xlm_roberta(&text, &weights.at("transformer"))?;
+    let mean = graph.mean(&states);
+    let linear = weights.at("LinearTransformation");
+    let embedding = graph.linear(&mean, text.hidden_size, dim, &linear)?;
+    Ok(OnnxTowers {
+        text: graph.finish(&embedding, dim),
+        image: clip_image(&clip.vision_config, &Weights::new(images), precision)?,
+        projection_dim: dim,
+        image_size: clip.vision_config.image_size,
+        context_length: PROMPT_TOKENS.min(text.max_tokens()),
+    })
+}
+
+fn taiyi_clip(source: &ModelSource, precision: Precision) -> Result<OnnxTowers> {
+    let (text, weights): (BertConfig, _) = read(source, TEXT_ENCODER)?;
+    let (clip, images) = SeparateImageTower::open(source, &[IMAGE_ENCODER, ""])?;
+    let (hidden, dim) = (text.hidden_size, clip.projection_dim);
+    let mut graph = Graph::of_texts(None, precision);
+    let pad_id = Tokenizer::from_source(source, TEXT_ENCODER)?.pad_id();
+    let texts = graph.bert(&text, pad_id, &weights.at("bert"))?;
+    let class = graph.row(&texts.states, 0);
+    let pooled = graph.linear(&class, hidden, hidden, &weights.at("bert.pooler.dense"))?;
+    let pooled = graph.tanh(&pooled);
+    let embedding = graph.linear(&pooled, hidden, dim, &weights.at("classifier"))?;
+    Ok(OnnxTowers {
+        text: graph.finish(&embedding, dim),
+        image: clip_image(&clip.vision_config, &Weights::new(images), precision)?,
+        projection_dim: dim,
+        image_size: clip.vision_config.image_size,
+        context_length: PROMPT_TOKENS.min(text.max_position_embeddings),
+    })
+}
+
 fn siglip(source: &ModelSource, precision: Precision) -> Result<OnnxTowers> {
     let config = SiglipConfig::read(source)?;
     let (text, vision) = (&config.text_config, &config.vision_config);
-    let (dim, tokens) = (vision.hidden_size, text.max_position_embeddings);
+    let (dim, tokens) = (vision.projection_dim, text.max_position_embeddings);
     let weights = Weights::new(split(&Checkpoint::open(source, "")?));
     let mut texts = Graph::of_texts(Some(tokens), precision);
-    let of_text = texts.siglip_text(text, &weights.at("text_model"))?;
+    let of_text = texts.siglip_text(text, dim, &weights.at("text_model"))?;
     let mut images = Graph::of_images(vision.num_channels, vision.image_size, precision);
     let of_image = images.siglip_image(vision, &weights.at("vision_model"))?;
     Ok(OnnxTowers {

@@ -198,18 +198,13 @@ impl JointLayers {
     }
 }
 
-/// The first row of each: (batch, rows, width) → (batch, width).
-fn first(x: &Tensor) -> candle_core::Result<Tensor> {
-    x.narrow(1, 0, 1)?.squeeze(1)?.contiguous()
-}
-
 impl DualEncoder for R2d2 {
     fn properties(&self) -> &Properties {
         &self.properties
     }
 
     fn encode_text(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
-        Ok(self.text_proj.forward(&first(&self.text_encoder.forward(input_ids, attention_mask)?)?)?)
+        Ok(self.text_proj.forward(&self.text_encoder.class_states(input_ids, attention_mask)?)?)
     }
 
     fn text_hidden_states(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
@@ -217,7 +212,8 @@ impl DualEncoder for R2d2 {
     }
 
     fn encode_image(&self, pixel_values: &Tensor) -> Result<Tensor> {
-        Ok(self.vision_proj.forward(&first(&self.image_hidden_states(pixel_values)?)?)?)
+        let pixel_values = pixel_values.to_device(&self.properties.device)?;
+        Ok(self.vision_proj.forward(&self.visual_encoder.class_states(&pixel_values)?)?)
     }
 
     fn ranker(&self) -> Option<&dyn Ranker> {

@@ -7,22 +7,73 @@ use model_files::checkpoint::Checkpoint;
 use model_files::config::{ConfigFile, FieldTable};
 use model_files::source::ModelSource;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
 
 use super::{DualEncoder, Properties, TextPadding};
+use crate::clip_text::ClipTextConfig;
 use crate::error::{Error, Result};
-use crate::siglip::{
-    SiglipTextConfig, SiglipTextModel, SiglipVisionConfig, SiglipVisionModel, pooling_name, pooling_parts,
-};
+use crate::siglip::{SiglipTextModel, SiglipVisionModel, pooling_name, pooling_parts};
 use crate::transformers_fields;
+use crate::vision::VisionConfig;
 
 /// `config.json` of a SigLIP (`SiglipConfig` of transformers).
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default)]
+///
+/// Missing fields have transformers' defaults.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "RawSiglipConfig")]
 pub struct SiglipConfig {
-    /// The text tower.
-    pub text_config: SiglipTextConfig,
-    /// The image tower.
-    pub vision_config: SiglipVisionConfig,
+    /// The text tower. It has no use for `eos_token_id`.
+    pub text_config: ClipTextConfig,
+    /// The image tower. Its `projection_dim` is the width of the joint space.
+    pub vision_config: VisionConfig,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawSiglipConfig {
+    text_config: Map<String, Value>,
+    vision_config: Map<String, Value>,
+}
+
+impl TryFrom<RawSiglipConfig> for SiglipConfig {
+    type Error = String;
+
+    fn try_from(raw: RawSiglipConfig) -> std::result::Result<Self, String> {
+        let RawSiglipConfig { text_config: mut text, vision_config: mut vision } = raw;
+        // A text is represented by its last position, whatever stands there.
+        text.remove("eos_token_id");
+        let projection_size = text.remove("projection_size").filter(|size| !size.is_null());
+        let both = [("hidden_act", json!("gelu_pytorch_tanh")), ("layer_norm_eps", json!(1e-6))];
+        add_missing(&mut text, both.clone());
+        add_missing(
+            &mut text,
+            [
+                ("hidden_size", json!(768)),
+                ("intermediate_size", json!(3072)),
+                ("max_position_embeddings", json!(64)),
+                ("num_attention_heads", json!(12)),
+                ("vocab_size", json!(32000)),
+            ],
+        );
+        let text_config: ClipTextConfig = read("text_config", text)?;
+        add_missing(&mut vision, both);
+        add_missing(&mut vision, [("patch_size", json!(16))]);
+        let projection_dim = projection_size.unwrap_or_else(|| json!(text_config.hidden_size));
+        vision.insert("projection_dim".to_owned(), projection_dim);
+        Ok(Self { text_config, vision_config: read("vision_config", vision)? })
+    }
+}
+
+/// Adds the fields that are missing, where SigLIP's defaults are not CLIP's.
+fn add_missing<const FIELDS: usize>(fields: &mut Map<String, Value>, defaults: [(&str, Value); FIELDS]) {
+    for (name, value) in defaults {
+        fields.entry(name).or_insert(value);
+    }
+}
+
+fn read<T: DeserializeOwned>(name: &str, fields: Map<String, Value>) -> std::result::Result<T, String> {
+    serde_json::from_value(Value::Object(fields)).map_err(|error| format!("{name}: {error}"))
 }
 
 impl ConfigFile for SiglipConfig {
@@ -33,14 +84,13 @@ impl SiglipConfig {
     /// Reads `config.json` at the root of `source`.
     pub(super) fn read(source: &ModelSource) -> Result<Self> {
         let config: Self = source.read_config("config.json")?;
-        let (text, vision) = (&config.text_config, &config.vision_config);
-        if text.projection_dim() != vision.hidden_size {
+        let vision = &config.vision_config;
+        if vision.projection_dim != vision.hidden_size {
             return Err(Error::config(
                 "config.json",
                 format!(
                     "texts become vectors of {} values and images of {}, expected the same",
-                    text.projection_dim(),
-                    vision.hidden_size
+                    vision.projection_dim, vision.hidden_size
                 ),
             ));
         }
@@ -75,12 +125,12 @@ impl Siglip {
         let scalar = |name: &str| scalars.get(1, name)?.squeeze(0)?.to_scalar::<f32>();
         let vb = split(&checkpoint).var_builder(dtype, device)?;
         Ok(Self {
-            text_model: SiglipTextModel::new(text, vb.pp("text_model"))?,
+            text_model: SiglipTextModel::new(text, vision.projection_dim, vb.pp("text_model"))?,
             vision_model: SiglipVisionModel::new(vision, vb.pp("vision_model"))?,
             properties: Properties {
                 logit_scale: scalar("logit_scale")?.exp(),
                 logit_bias: Some(scalar("logit_bias")?),
-                projection_dim: vision.hidden_size,
+                projection_dim: vision.projection_dim,
                 image_size: vision.image_size,
                 max_tokens: text.max_position_embeddings,
                 vocab_size: text.vocab_size,

@@ -68,8 +68,7 @@ impl DualEncoder for TaiyiClip {
     }
 
     fn encode_text(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
-        let hidden = self.bert.forward(input_ids, attention_mask)?;
-        let class = hidden.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?; // (texts, hidden_size)
+        let class = self.bert.class_states(input_ids, attention_mask)?;
         Ok(self.classifier.forward(&self.pooler.forward(&class)?.tanh()?)?)
     }
 

@@ -12,7 +12,7 @@ use model_files::source::ModelSource;
 
 use super::family::{WUKONG_ENDING, only_file};
 use super::late_interaction::TokenWise;
-use super::open_clip::vision_name;
+use super::open_clip::{self, vision_name};
 use super::token_reduction::TokenReduction;
 use super::weight_sizes::WeightSizes;
 use super::{DualEncoder, Properties, TextPadding};
@@ -165,18 +165,7 @@ fn vision_config(sizes: WeightSizes, dim: usize) -> Result<VisionConfig> {
 
 /// The name in Wukong of a weight of the text tower.
 fn text_name(name: &str) -> Option<String> {
-    let name = match name {
-        "embeddings.token_embedding.weight" => "token_embedding.weight".to_owned(),
-        "embeddings.position_embedding.weight" => "positional_embedding".to_owned(),
-        _ => match name.split_once('.')? {
-            ("final_layer_norm", kind) => format!("ln_final.{kind}"),
-            _ => {
-                let (layer, rest) = name.strip_prefix("encoder.layers.")?.split_once('.')?;
-                format!("resblocks.{layer}.{}", open_clip_names::to_open_clip(rest)?)
-            }
-        },
-    };
-    Some(format!("transformer.{name}"))
+    Some(format!("transformer.{}", open_clip::text_name(name)?))
 }
 
 impl DualEncoder for Wukong {

@@ -9,7 +9,7 @@ use image::DynamicImage;
 
 use crate::error::{Error, Result};
 use crate::image_processor::ImageProcessor;
-use crate::images::{self, Background, DecodeOptions};
+use crate::images::{self, Background, DecodeOptions, flattened};
 
 /// A stored image, for [`Embedder::image_stream`](super::Embedder::image_stream).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,9 +97,12 @@ impl ImageSource {
         transparent: &AtomicUsize,
     ) -> Result<Tensor> {
         let image = self.decode(options)?;
-        if processor.background() == Background::None && image.color().has_alpha() {
+        let background = processor.background();
+        if background == Background::None && image.color().has_alpha() {
             transparent.fetch_add(1, Ordering::Relaxed);
         }
+        // The processor would make a copy.
+        let image = DynamicImage::ImageRgb8(flattened(image, background));
         processor
             .preprocess(&image)
             .map_err(|error| Error::format(self.name().display().to_string(), Error::from(error).to_string()))

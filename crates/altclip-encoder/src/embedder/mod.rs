@@ -92,6 +92,15 @@ impl Embedder {
         })
     }
 
+    /// Sets the language of texts, for NLLB-CLIP: see [`Tokenizer::with_language`].
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the tokenizer has no such language.
+    pub fn with_language(self, language: &str) -> Result<Self> {
+        let tokenizer = Tokenizer::clone(&self.tokenizer).with_language(language)?;
+        Ok(Self { tokenizer: Arc::new(tokenizer), ..self })
+    }
+
     /// The model's family.
     pub fn family(&self) -> Family {
         self.family

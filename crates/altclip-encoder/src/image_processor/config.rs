@@ -6,6 +6,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
+use crate::checked::checked;
 use crate::images::Background;
 
 /// The longest side a configuration may ask for: above all models, below what exhausts memory.
@@ -261,7 +262,6 @@ fn add_siglip_defaults(fields: &mut Map<String, Value>) {
     }
 }
 
-/// Checked on reading, so that errors name the file.
 impl<'de> Deserialize<'de> for ImageProcessorConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         // transformers treats null as "not given".
@@ -274,8 +274,7 @@ impl<'de> Deserialize<'de> for ImageProcessorConfig {
         let fields = serde_path_to_error::Deserializer::new(Value::Object(fields), &mut path);
         let config = Self::deserialize(fields);
         let config = config.map_err(|error| D::Error::custom(format!("{}: {error}", path.path())))?;
-        config.check().map_err(D::Error::custom)?;
-        Ok(config)
+        checked(config, Self::check)
     }
 }
 

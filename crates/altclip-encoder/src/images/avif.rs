@@ -7,7 +7,7 @@ use std::io::Cursor;
 use image::metadata::Orientation;
 use image::{DynamicImage, RgbImage, RgbaImage};
 use re_rav1d::dav1d::pixel::{MatrixCoefficients, YUVRange};
-use re_rav1d::dav1d::{Decoder, Error, Picture, PixelLayout, PlanarImageComponent, Settings};
+use re_rav1d::dav1d::{Decoder, Error, Picture, PixelLayout, PlanarImageComponent, Plane, Settings};
 
 use super::check_size;
 
@@ -48,7 +48,7 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Ori
 struct Frame {
     frame: Picture,
     /// Y, U, V; one byte per sample, or two for more than 8 bits.
-    planes: Vec<Vec<u8>>,
+    planes: Vec<Plane>,
 }
 
 impl Frame {
@@ -68,7 +68,7 @@ impl Frame {
                         PixelLayout::I400 => &[Y][..],
                         _ => &[Y, U, V],
                     };
-                    let planes = parts.iter().map(|&part| frame.plane(part).to_vec()).collect();
+                    let planes = parts.iter().map(|&part| frame.plane(part)).collect();
                     return Ok(Self { frame, planes });
                 }
                 // The decoder needs more data before it returns a frame.
@@ -83,7 +83,7 @@ impl Frame {
     fn sample(&self, plane: usize, x: u32, y: u32) -> f32 {
         let part = [PlanarImageComponent::Y, PlanarImageComponent::U][plane.min(1)];
         let (stride, height) = self.frame.plane_data_geometry(part);
-        let bytes = self.planes.get(plane).map(Vec::as_slice).unwrap_or_default();
+        let bytes: &[u8] = self.planes.get(plane).map(|plane| &**plane).unwrap_or_default();
         let row = y.min(height.saturating_sub(1)) as usize * stride as usize;
         if self.frame.bit_depth() == 8 {
             return bytes.get(row + x as usize).copied().unwrap_or_default().into();

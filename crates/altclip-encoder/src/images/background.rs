@@ -9,6 +9,7 @@ use image::{DynamicImage, GrayImage, ImageBuffer, Luma, Pixel, Rgb, RgbImage, Rg
 use model_files::source::ModelSource;
 use serde::{Deserialize, Serialize};
 
+use super::samples::without_alpha;
 use crate::error::Result;
 
 /// The background of transparent images.
@@ -127,16 +128,36 @@ pub fn flatten(image: &DynamicImage, background: Background) -> Cow<'_, RgbImage
         Background::None => image.convert(),
         Background::Color(below) => {
             let mut flat = RgbImage::new(image.width(), image.height());
-            for (to, Rgba([red, green, blue, alpha])) in flat.pixels_mut().zip(image.pixels()) {
-                let alpha = u32::from(*alpha);
-                let mix = |above: u8, below: u8| {
-                    ((u32::from(above) * alpha + u32::from(below) * (255 - alpha) + 127) / 255) as u8
-                };
-                *to = Rgb([mix(*red, below[0]), mix(*green, below[1]), mix(*blue, below[2])]);
+            for (to, from) in flat.pixels_mut().zip(image.pixels()) {
+                *to = Rgb(blended(from.0, below));
             }
             flat
         }
     })
+}
+
+/// Like [`flatten`], in the memory of the image.
+pub(crate) fn flattened(image: DynamicImage, background: Background) -> RgbImage {
+    match (eight_bits(image), background) {
+        (DynamicImage::ImageRgba8(mut image), Background::Color(below)) => {
+            for pixel in image.pixels_mut() {
+                let [red, green, blue] = blended(pixel.0, below);
+                *pixel = Rgba([red, green, blue, u8::MAX]);
+            }
+            without_alpha(image)
+        }
+        (DynamicImage::ImageRgba8(image), Background::None) => without_alpha(image),
+        (image, _) => image.into_rgb8(),
+    }
+}
+
+/// A pixel on a background.
+fn blended([red, green, blue, alpha]: [u8; 4], below: [u8; 3]) -> [u8; 3] {
+    let alpha = u32::from(alpha);
+    let mix = |above: u8, below: u8| {
+        ((u32::from(above) * alpha + u32::from(below) * (255 - alpha) + 127) / 255) as u8
+    };
+    [mix(red, below[0]), mix(green, below[1]), mix(blue, below[2])]
 }
 
 /// Converts an image to grey like Pillow's `convert("L")`, by ITU-R 601-2.
@@ -162,7 +183,7 @@ pub(super) fn eight_bits(image: DynamicImage) -> DynamicImage {
         image => return DynamicImage::ImageRgb8(image.into_rgb8()),
     };
     match image.pixels().all(|pixel| pixel.0[3] == u8::MAX) {
-        true => DynamicImage::ImageRgb8(image.convert()),
+        true => DynamicImage::ImageRgb8(without_alpha(image)),
         false => DynamicImage::ImageRgba8(image),
     }
 }
@@ -178,6 +199,20 @@ fn high_bytes<P: Pixel<Subpixel = u16>>(image: &ImageBuffer<P, Vec<u16>>) -> Rgb
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flattening_in_place_gives_the_same_pixels() {
+        let transparent =
+            RgbaImage::from_fn(90, 60, |x, y| Rgba([x, y, x * y, x + 2 * y].map(|value| value as u8)));
+        let opaque = RgbaImage::from_fn(90, 60, |x, y| Rgba([x as u8, y as u8, 7, u8::MAX]));
+        for image in [transparent, opaque] {
+            for background in [Background::None, Background::WHITE, Background::Color([9, 99, 199])] {
+                let image = DynamicImage::ImageRgba8(image.clone());
+                let copied = flatten(&image, background).into_owned();
+                assert!(copied == flattened(image, background), "{background}");
+            }
+        }
+    }
 
     #[test]
     fn colours_are_read_as_css_writes_them() {

@@ -13,6 +13,8 @@ mod complete;
 mod formats;
 #[cfg(feature = "heic")]
 mod heic;
+mod png;
+mod samples;
 mod tiff;
 
 use std::io::{Cursor, Read, Seek, SeekFrom};
@@ -28,7 +30,9 @@ pub use self::background::{Background, flatten, grey, transparency_note};
 pub use self::formats::{IMAGE_ENDINGS, UNREADABLE_ENDINGS, advice};
 
 use self::background::eight_bits;
+pub(crate) use self::background::flattened;
 use self::formats::FileFormat;
+use self::samples::Samples;
 use crate::{Error, Result};
 
 /// The default limit for pixels, where Pillow begins to warn of a decompression bomb: a quarter of a gibibyte as RGB.
@@ -36,6 +40,8 @@ pub const MAX_PIXELS: u64 = 89_478_485;
 
 /// The largest image file, in bytes.
 pub const MAX_FILE_BYTES: u64 = 1 << 30;
+
+const TOO_MUCH_MEMORY: &str = "needs more memory than its size explains";
 
 /// How image files are decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +104,9 @@ fn read(name: &str, file: impl Read, options: DecodeOptions) -> Result<DynamicIm
 /// converted by arithmetic, without colour profiles. Pixels that the first frame of a GIF does not cover are
 /// transparent. [`flatten`] puts an image on a background.
 ///
+/// PNG, BMP and baseline JPEG are decoded in the memory that the result takes, at most 4 bytes per pixel. Other formats
+/// take up to 12, because their decoders hold an image in a form of their own. Turning it upright makes a copy.
+///
 /// # Errors
 /// If the file is not an image of a known format, is damaged or truncated, or has more pixels than `options` allow.
 pub fn decode(name: &str, bytes: &[u8], options: DecodeOptions) -> Result<DynamicImage> {
@@ -124,6 +133,8 @@ pub fn decode(name: &str, bytes: &[u8], options: DecodeOptions) -> Result<Dynami
             FileFormat::Dib => {
                 by_decoder(name, BmpDecoder::new_without_file_header(Cursor::new(bytes)), "BMP", options)?
             }
+            FileFormat::Other(ImageFormat::Png) => png::decode(&complete::png(bytes), options.max_pixels)
+                .map_err(|problem| Error::format(name, problem))?,
             FileFormat::Other(format) => {
                 if format == ImageFormat::Jpeg && !complete::jpeg(bytes) {
                     return Err(Error::format(
@@ -131,8 +142,7 @@ pub fn decode(name: &str, bytes: &[u8], options: DecodeOptions) -> Result<Dynami
                         "a JPEG image cut short: the end of the image is missing",
                     ));
                 }
-                let bytes = if format == ImageFormat::Png { complete::png(bytes) } else { bytes.into() };
-                let decoder = ImageReader::with_format(Cursor::new(&*bytes), format).into_decoder();
+                let decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder();
                 by_decoder(name, decoder, formats::name(format), options)?
             }
         };
@@ -193,7 +203,11 @@ fn by_decoder(
     decoder.set_limits(limits).map_err(damaged)?;
     // Damaged Exif data count as none.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    Ok((DynamicImage::from_decoder(decoder).map_err(damaged)?, orientation))
+    let unusual =
+        |problem: String| Error::format(name, format!("a damaged or unusual {format} image: {problem}"));
+    let mut samples = Samples::new((width, height), decoder.color_type()).map_err(unusual)?;
+    decoder.read_image(samples.room()).map_err(damaged)?;
+    Ok((samples.into_image().map_err(unusual)?, orientation))
 }
 
 fn check_size(width: u32, height: u32, most: u64) -> std::result::Result<(), String> {
@@ -208,7 +222,7 @@ fn check_size(width: u32, height: u32, most: u64) -> std::result::Result<(), Str
 fn describe(format: &str, error: &ImageError) -> String {
     let problem = match error {
         ImageError::Limits(limit) if matches!(limit.kind(), LimitErrorKind::InsufficientMemory) => {
-            "needs more memory than its size explains".into()
+            TOO_MUCH_MEMORY.to_owned()
         }
         error => error.to_string().split_whitespace().collect::<Vec<_>>().join(" "),
     };

@@ -3,7 +3,6 @@
 use super::graph::{Graph, IMAGE, Setting, signed};
 use super::weights::Weights;
 use crate::error::Result;
-use crate::siglip::SiglipVisionConfig;
 use crate::vision::VisionConfig;
 
 impl Graph {
@@ -33,7 +32,7 @@ impl Graph {
     }
 
     /// SigLIP's image tower: what its learned query reads, (images, width).
-    pub(crate) fn siglip_image(&mut self, config: &SiglipVisionConfig, weights: &Weights) -> Result<String> {
+    pub(crate) fn siglip_image(&mut self, config: &VisionConfig, weights: &Weights) -> Result<String> {
         let (hidden, eps, shape) = (config.hidden_size, config.layer_norm_eps, config.layer_shape());
         let embeddings = weights.at("embeddings");
         let size = [hidden, config.num_channels, config.patch_size];

@@ -37,7 +37,12 @@ impl Graph {
         Ok(self.node("MatMul", &[x, &weight], &[]))
     }
 
-    /// The same with a weight `name` whose rows are the inputs.
+    /// The hyperbolic tangent.
+    pub(crate) fn tanh(&mut self, x: &str) -> String {
+        self.node("Tanh", &[x], &[])
+    }
+
+    /// The same as [`product`](Self::product) with a weight `name` whose rows are the inputs.
     pub(crate) fn product_by_rows(
         &mut self,
         x: &str,

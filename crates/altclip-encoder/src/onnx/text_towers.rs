@@ -8,7 +8,6 @@ use super::weights::Weights;
 use crate::bert::BertConfig;
 use crate::clip_text::{ClipTextConfig, LEGACY_EOS_TOKEN_ID};
 use crate::error::Result;
-use crate::siglip::SiglipTextConfig;
 use crate::xlm_roberta::XlmRobertaConfig;
 
 /// Added to the score of a hidden key: its share is 0 then, and a text of nothing but padding is still no division by 0.
@@ -104,7 +103,12 @@ impl Graph {
     }
 
     /// SigLIP's text tower: the projected state of the last position, (texts, width). Every text has all positions.
-    pub(crate) fn siglip_text(&mut self, config: &SiglipTextConfig, weights: &Weights) -> Result<String> {
+    pub(crate) fn siglip_text(
+        &mut self,
+        config: &ClipTextConfig,
+        projection_dim: usize,
+        weights: &Weights,
+    ) -> Result<String> {
         let hidden = config.hidden_size;
         let (ids, embeddings) = (self.cast(TEXT, DataType::Int64), weights.at("embeddings"));
         let shape = [config.vocab_size, hidden];
@@ -118,7 +122,7 @@ impl Graph {
         }
         let x = self.layer_norm(&x, hidden, config.layer_norm_eps, &weights.at("final_layer_norm"))?;
         let last = self.row(&x, -1);
-        self.linear(&last, hidden, config.projection_dim(), &weights.at("head"))
+        self.linear(&last, hidden, projection_dim, &weights.at("head"))
     }
 
     /// The mean of the states that are no padding, (texts, width).

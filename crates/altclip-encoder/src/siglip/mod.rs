@@ -5,12 +5,10 @@
 //! attend to all their tokens and to their padding, so that every text has all positions; images are read by attention
 //! with one learned query.
 
-mod config;
 mod pooling;
 mod text;
 mod vision;
 
-pub use self::config::{SiglipTextConfig, SiglipVisionConfig};
 pub(crate) use self::pooling::{pooling_name, pooling_parts};
 pub use self::text::SiglipTextModel;
 pub use self::vision::SiglipVisionModel;

@@ -4,8 +4,8 @@ use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 use fused_ops::{LayerNorm, Linear, for_computing};
 
-use super::config::SiglipTextConfig;
 use crate::clip_layer::{AttentionMask, ClipLayer};
+use crate::clip_text::ClipTextConfig;
 use crate::layer_shape::INITIALIZER_RANGE;
 use crate::padding::flat_ids;
 use crate::word_table::WordTable;
@@ -21,11 +21,12 @@ pub struct SiglipTextModel {
 }
 
 impl SiglipTextModel {
-    /// Reads `embeddings.*`, `encoder.layers.*`, `final_layer_norm.*` and `head.*` under `vb`.
+    /// Reads `embeddings.*`, `encoder.layers.*`, `final_layer_norm.*` and `head.*` under `vb`, for vectors of
+    /// `projection_dim` values.
     ///
     /// # Errors
     /// If the configuration contradicts itself, or a weight is missing or has another shape.
-    pub fn new(config: &SiglipTextConfig, vb: VarBuilder) -> Result<Self> {
+    pub fn new(config: &ClipTextConfig, projection_dim: usize, vb: VarBuilder) -> Result<Self> {
         config.check().map_err(candle_core::Error::msg)?;
         let (hidden, embeddings) = (config.hidden_size, vb.pp("embeddings"));
         let init = Init::Randn { mean: 0., stdev: INITIALIZER_RANGE };
@@ -39,7 +40,7 @@ impl SiglipTextModel {
                 .map(|index| ClipLayer::new(&shape, layers.pp(index)))
                 .collect::<Result<_>>()?,
             final_layer_norm: LayerNorm::new(hidden, config.layer_norm_eps, vb.pp("final_layer_norm"))?,
-            head: Linear::new(hidden, config.projection_dim(), true, vb.pp("head"))?,
+            head: Linear::new(hidden, projection_dim, true, vb.pp("head"))?,
         })
     }
 
@@ -60,7 +61,7 @@ impl SiglipTextModel {
         self.final_layer_norm.forward(&x)
     }
 
-    /// The projected state of the last token, mostly padding, of each text: (batch, projection_size).
+    /// The projected state of the last token, mostly padding, of each text: (batch, projection_dim).
     ///
     /// # Errors
     /// Like [`hidden_states`](Self::hidden_states); also if the batch has no tokens.

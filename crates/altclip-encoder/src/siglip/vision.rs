@@ -4,10 +4,10 @@ use candle_core::{Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 use fused_ops::{Conv2d, Conv2dOptions, LayerNorm, Padding, for_computing};
 
-use super::config::SiglipVisionConfig;
 use super::pooling::AttentionPooling;
 use crate::clip_layer::{AttentionMask, ClipLayer};
 use crate::layer_shape::INITIALIZER_RANGE;
+use crate::vision::VisionConfig;
 
 /// `vision_model`.
 #[derive(Debug, Clone)]
@@ -22,11 +22,11 @@ pub struct SiglipVisionModel {
 }
 
 impl SiglipVisionModel {
-    /// Reads `embeddings.*`, `encoder.layers.*`, `post_layernorm.*` and `head.*` under `vb`.
+    /// Reads `embeddings.*`, `encoder.layers.*`, `post_layernorm.*` and `head.*` under `vb`. There is no projection.
     ///
     /// # Errors
     /// If the configuration contradicts itself, or a weight is missing or has another shape.
-    pub fn new(config: &SiglipVisionConfig, vb: VarBuilder) -> Result<Self> {
+    pub fn new(config: &VisionConfig, vb: VarBuilder) -> Result<Self> {
         config.check().map_err(candle_core::Error::msg)?;
         let init = Init::Randn { mean: 0., stdev: INITIALIZER_RANGE };
         let positions = (config.patches(), config.hidden_size);
@@ -35,11 +35,7 @@ impl SiglipVisionModel {
     }
 
     /// The same with `positions`, (patches, hidden_size), which other libraries store in another shape.
-    pub(crate) fn with_positions(
-        config: &SiglipVisionConfig,
-        positions: Tensor,
-        vb: VarBuilder,
-    ) -> Result<Self> {
+    pub(crate) fn with_positions(config: &VisionConfig, positions: Tensor, vb: VarBuilder) -> Result<Self> {
         config.check().map_err(candle_core::Error::msg)?;
         let (hidden, expected) = (config.hidden_size, [config.patches(), config.hidden_size]);
         if positions.dims() != expected {

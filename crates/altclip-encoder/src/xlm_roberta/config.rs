@@ -1,10 +1,10 @@
 //! Reads the `config.json` of an XLM-R encoder.
 
-use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::activation::HiddenAct;
-use crate::layer_shape::{LARGEST_WIDTH, LayerShape, MOST_LAYERS, MOST_TOKENS, check_limits};
+use crate::checked::checked;
+use crate::layer_shape::{LARGEST_WIDTH, LayerShape, MOST_LAYERS, MOST_TOKENS, check_limits, check_positive};
 
 /// The fields of transformers' `XLMRobertaConfig` that decide what the encoder computes.
 ///
@@ -62,12 +62,9 @@ impl Default for XlmRobertaConfig {
     }
 }
 
-/// Checked on reading, so that errors name the file.
 impl<'de> Deserialize<'de> for XlmRobertaConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let config = Self::deserialize(deserializer)?;
-        config.check().map_err(D::Error::custom)?;
-        Ok(config)
+        checked(Self::deserialize(deserializer)?, Self::check)
     }
 }
 
@@ -99,13 +96,9 @@ impl XlmRobertaConfig {
     }
 
     pub(crate) fn layer_shape(&self) -> LayerShape {
-        LayerShape {
-            hidden_size: self.hidden_size,
-            intermediate_size: self.intermediate_size,
-            num_attention_heads: self.num_attention_heads,
-            hidden_act: self.hidden_act,
-            layer_norm_eps: self.layer_norm_eps,
-        }
+        let &Self { hidden_size, intermediate_size, num_attention_heads, hidden_act, layer_norm_eps, .. } =
+            self;
+        LayerShape { hidden_size, intermediate_size, num_attention_heads, hidden_act, layer_norm_eps }
     }
 
     /// Checks that the fields are consistent.
@@ -119,13 +112,11 @@ impl XlmRobertaConfig {
             ("max_position_embeddings", self.max_position_embeddings, LARGEST_WIDTH),
             ("type_vocab_size", self.type_vocab_size, LARGEST_WIDTH),
         ])?;
-        if self.num_hidden_layers == 0 {
-            return Err("num_hidden_layers is 0, expected at least 1".into());
-        }
+        check_positive([
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("type_vocab_size", self.type_vocab_size),
+        ])?;
         self.layer_shape().check()?;
-        if self.type_vocab_size == 0 {
-            return Err("type_vocab_size is 0, expected at least 1".into());
-        }
         if self.pad_token_id as usize >= self.vocab_size {
             return Err(format!(
                 "pad_token_id {} is outside the vocabulary of {} tokens",

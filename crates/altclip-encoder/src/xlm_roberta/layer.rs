@@ -1,7 +1,7 @@
 //! Computes a layer of XLM-R or BERT: attention and feed-forward, each followed by its residual and layer norm
 //! (post-LN).
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use candle_nn::VarBuilder;
 use fused_ops::{AttentionHeads, LayerNorm, Linear, LinearGroup, Sequences, packed_attention};
 
@@ -33,10 +33,33 @@ impl XlmRobertaLayer {
 
     /// The rows of `sequences`, (rows, hidden_size) → the same.
     pub(crate) fn forward(&self, x: &Tensor, sequences: &Sequences) -> Result<Tensor> {
-        let x = self.attention_output.forward(&self.attention.forward(x, sequences)?, x)?;
+        self.after_attention(&self.attention.forward(x, sequences)?, x)
+    }
+
+    /// Like [`forward`](Self::forward), but only the first row of each sequence: (sequences, hidden_size). Only
+    /// attention needs the others.
+    pub(crate) fn forward_first(&self, x: &Tensor, sequences: &Sequences) -> Result<Tensor> {
+        let first = first_rows(sequences, x.device())?;
+        let attended = self.attention.forward(x, sequences)?.index_select(&first, 0)?;
+        self.after_attention(&attended, &x.index_select(&first, 0)?)
+    }
+
+    fn after_attention(&self, attended: &Tensor, x: &Tensor) -> Result<Tensor> {
+        let x = self.attention_output.forward(attended, x)?;
         let inner = self.intermediate.forward_with(&x, &self.activation.epilogue())?;
         self.output.forward(&inner, &x)
     }
+}
+
+/// The index of the first row of each sequence.
+pub(crate) fn first_rows(sequences: &Sequences, device: &Device) -> Result<Tensor> {
+    let mut row = 0u32;
+    let mut starts = Vec::with_capacity(sequences.lengths().len());
+    for &length in sequences.lengths() {
+        starts.push(row);
+        row += length as u32;
+    }
+    Tensor::new(starts, device)
 }
 
 /// `attention.self`.

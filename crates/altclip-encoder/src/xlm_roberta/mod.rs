@@ -14,7 +14,7 @@ use fused_ops::Sequences;
 
 pub use self::config::{PositionEmbedding, XlmRobertaConfig};
 use self::embeddings::XlmRobertaEmbeddings;
-use self::layer::XlmRobertaLayer;
+use self::layer::{XlmRobertaLayer, first_rows};
 use crate::padding::CompactPrompts;
 
 /// Maps token ids to hidden states.
@@ -104,6 +104,25 @@ impl XlmRobertaModel {
             x = layer.forward(&x, sequences)?;
         }
         Ok(x)
+    }
+
+    /// The first row of each prompt, that of `<s>`: (prompts, hidden_size).
+    pub(crate) fn encode_first(&self, prompts: &CompactPrompts) -> Result<Tensor> {
+        let encode = |part: &CompactPrompts| {
+            let sequences = part.sequences(&self.device)?;
+            let mut x = self.embeddings.forward(&part.input_ids(), sequences.lengths())?;
+            let Some((last, before)) = self.layers.split_last() else {
+                return x.index_select(&first_rows(&sequences, &self.device)?, 0);
+            };
+            for layer in before {
+                x = layer.forward(&x, &sequences)?;
+            }
+            last.forward_first(&x, &sequences)
+        };
+        match prompts.parts().as_slice() {
+            [all] => encode(all),
+            parts => Tensor::cat(&parts.iter().map(encode).collect::<Result<Vec<_>>>()?, 0),
+        }
     }
 
     /// The rows of prompts: (rows, hidden_size).

@@ -10,6 +10,7 @@ mod dreambooth;
 mod encoded_images;
 mod encoded_pairs;
 mod fine_tuning;
+mod frozen_encoder;
 mod lora;
 mod output;
 mod precision;

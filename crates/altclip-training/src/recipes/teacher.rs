@@ -2,6 +2,7 @@
 
 use super::altclip_model::TrainedAltClip;
 use super::data::report_skipped;
+use super::frozen_encoder::{ImageTower, log_logit_scale, open_frozen};
 use super::output::open_run;
 use super::precision::Precision;
 use super::recipe::TrainingRecipe;
@@ -13,10 +14,8 @@ use crate::run::Observer;
 use crate::stages::teacher::{TeacherLearning, TeacherStage};
 use crate::text_rows::ShuffledTexts;
 use crate::workers::Workers;
-use altclip_encoder::embedder::Embedder;
-use candle_core::{DType, Device};
+use candle_core::Device;
 use embedding_index::readers::TextTable;
-use model_files::checkpoint::Checkpoint;
 use model_files::source::ModelSource;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -34,7 +33,11 @@ pub struct TeacherRecipe {
     pub save_every: u64,
     /// The frozen teacher, a dual encoder of any family: a directory or a hub repository.
     pub teacher: String,
-    /// The model whose text tower is trained, in AltCLIP's layout. If it has no image tower, it gets the teacher's.
+    /// The language of the teacher's texts, such as `eng_Latn`, if it is an NLLB-CLIP. By default its tokenizer's.
+    #[serde(default)]
+    pub teacher_language: Option<String>,
+    /// The model whose text tower is trained, in AltCLIP's layout. If it has no image tower, it gets the teacher's, if
+    /// that is CLIP's.
     pub student: String,
     /// The dtype that the model computes in.
     #[serde(default)]
@@ -70,7 +73,10 @@ impl TrainingRecipe for TeacherRecipe {
 
         let (english, pairs) = pairs(&table);
         let source = ModelSource::open(&self.teacher)?;
-        let teacher = Embedder::from_source(&source, DType::F32, device)?;
+        let mut teacher = open_frozen(&source, "teacher", device)?;
+        if let Some(language) = &self.teacher_language {
+            teacher = teacher.with_language(language)?;
+        }
         let cache = Cache::at(&output.join("teacher-vectors.safetensors"));
         let vectors = ranks.after_first(|| cache.vectors_of(&teacher, &english))?;
         let model = TrainedAltClip::open(&self.student, self.seed, dtype, device, false)?;
@@ -81,10 +87,11 @@ impl TrainingRecipe for TeacherRecipe {
             )));
         }
         model.report_fresh(observer, STAGE);
-        // In AltDiffusion's layout the image tower has its own folder.
-        let folders = ["", "image_encoder"].into_iter();
-        let of_teacher = folders.map(|folder| Checkpoint::open(&source, folder)).find_map(Result::ok);
-        let image = model.image_weights(of_teacher.as_ref())?;
+        let max_tokens = model.max_tokens(self.stage.max_tokens)?;
+        let image = match model.image_tower()? {
+            Some(own) => Some(own),
+            None => ImageTower::of(&source, teacher.family(), expected)?,
+        };
         if image.is_none() {
             observer
                 .note(STAGE, "neither model has an image tower of CLIP's names: the result has only texts");
@@ -96,13 +103,13 @@ impl TrainingRecipe for TeacherRecipe {
             texts: &ShuffledTexts::new(pairs, self.seed)?,
             vectors: &vectors.to_device(device)?,
             batch_size: self.stage.batch_size,
-            max_tokens: self.stage.max_tokens,
+            max_tokens,
             workers: &Workers::on(device, self.stage.parts)?,
         };
         run.train(&mut optimizer, observer, &learning)?;
         if ranks.is_first() {
-            let logit_scale = teacher.model().logit_scale().ln();
-            model.write(output, optimizer.averages(), image, Some(logit_scale))?;
+            let logit_scale = log_logit_scale(teacher.model());
+            model.write(output, optimizer.averages(), image.as_ref(), Some(logit_scale))?;
         }
         Ok(())
     }

@@ -28,8 +28,9 @@ pub struct ContrastiveStage {
     /// Keep the activations of all chunks, in the memory of the whole batch, so that nothing is computed twice.
     #[serde(default)]
     pub keep_chunks: bool,
-    /// The length that texts are truncated to, in tokens.
-    pub max_tokens: usize,
+    /// The length that texts are truncated to, in tokens. By default that of the tokenizer.
+    #[serde(default)]
+    pub max_tokens: Option<usize>,
     /// Chunks computed at the same time on the CPU, each with its share of the cores.
     #[serde(default = "settings::one")]
     pub parts: usize,
@@ -70,7 +71,7 @@ pub struct ContrastiveLearning<'a> {
     pub chunk_size: usize,
     /// See [`ContrastiveStage`].
     pub keep_chunks: bool,
-    /// See [`ContrastiveStage`].
+    /// The length that texts are truncated to, in tokens.
     pub max_tokens: usize,
     /// The threads that compute it.
     pub workers: &'a Workers,

@@ -20,8 +20,9 @@ use serde::{Deserialize, Serialize};
 pub struct TeacherStage {
     /// Texts per batch.
     pub batch_size: usize,
-    /// The length that texts are truncated to, in tokens.
-    pub max_tokens: usize,
+    /// The length that texts are truncated to, in tokens. By default that of the tokenizer.
+    #[serde(default)]
+    pub max_tokens: Option<usize>,
     /// Groups of a batch's texts computed at the same time on the CPU, each with its share of the cores.
     #[serde(default = "settings::one")]
     pub parts: usize,
@@ -41,7 +42,7 @@ pub struct TeacherLearning<'a> {
     pub vectors: &'a Tensor,
     /// See [`TeacherStage`].
     pub batch_size: usize,
-    /// See [`TeacherStage`].
+    /// The length that texts are truncated to, in tokens.
     pub max_tokens: usize,
     /// The threads that compute it.
     pub workers: &'a Workers,

@@ -254,11 +254,6 @@ impl ModelParts {
         move || hash::of(&weights)
     }
 
-    /// Whether the model has a safety checker.
-    pub fn has_safety_checker(&self) -> bool {
-        self.safety.is_some()
-    }
-
     /// Where the tokenizer is.
     ///
     /// # Errors

@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -23,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::model_thread::{Stage, Work};
 use crate::models::ImageModel;
 use crate::problem::Problem;
+use crate::sync::Receiver;
 
 /// ControlNets that stay loaded.
 const LOADED_NETS: usize = 2;

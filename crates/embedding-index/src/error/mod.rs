@@ -75,7 +75,7 @@ pub enum Error {
     /// No item of a job could be embedded, so there is nothing to write.
     #[error("{}: not written, for {}", output.display(), none_of(*.images))]
     NothingEmbedded {
-        /// The file that should have been written.
+        /// The file, or the table, that should have been written.
         output: PathBuf,
         /// The number of images, all unreadable.
         images: usize,
@@ -100,7 +100,7 @@ pub enum Error {
     /// The observer stopped the job. Its work is kept, and the same job resumes from there.
     #[error("{}: stopped; the same job goes on from there", folder.display())]
     Stopped {
-        /// The folder of unfinished work.
+        /// The folder of unfinished work, or the table.
         folder: PathBuf,
     },
     /// The index could not be written.
@@ -121,6 +121,16 @@ pub enum Error {
         file: PathBuf,
         /// Why.
         problem: DatabaseProblem,
+    },
+    /// A table of another program's database cannot be used.
+    #[error("{table}: {problem}")]
+    Table {
+        /// The table's name for people.
+        table: String,
+        /// What was expected and what was found, or what the server says.
+        problem: String,
+        /// Who can fix it.
+        kind: ErrorKind,
     },
     /// The encoder failed.
     #[error(transparent)]
@@ -175,6 +185,7 @@ impl Error {
             Self::Pattern { .. } | Self::Input(_) | Self::OtherJob { .. } => ErrorKind::Input,
             Self::Stopped { .. } => ErrorKind::Cancelled,
             Self::NotFinite { .. } | Self::Busy { .. } => ErrorKind::Other,
+            Self::Table { kind, .. } => *kind,
             Self::Item { source, .. } => source.kind(),
             Self::Files(source) => source.kind(),
             Self::Encoder(source) => source.kind(),
@@ -226,6 +237,10 @@ mod tests {
             (Error::OtherJob { folder: folder.clone(), difference }, ErrorKind::Input),
             (Error::Stopped { folder: folder.clone() }, ErrorKind::Cancelled),
             (Error::Busy { folder }, ErrorKind::Other),
+            (
+                Error::Table { table: "t".into(), problem: "closed".into(), kind: ErrorKind::Network },
+                ErrorKind::Network,
+            ),
             (Error::Item { item: "a.png".into(), source: input().into() }, ErrorKind::Input),
             (input().into(), ErrorKind::Input),
             (

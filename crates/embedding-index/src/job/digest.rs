@@ -79,6 +79,12 @@ fn digest_of_numbers(numbers: &[f32]) -> String {
     hex(&digest.finalize())
 }
 
+/// A digest of bytes.
+#[cfg(feature = "postgres")]
+pub(super) fn digest_of_bytes(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use altclip_encoder::embedder::{Embedder, IMAGE_BATCH};
 
 use super::JobObserver;
-use super::partial::Partial;
+use super::row_sink::{Row, RowSink};
 use crate::error::{Error, Result};
 use crate::item::ItemKind;
 use crate::readers::{ImageInputs, TextInputs};
@@ -19,44 +19,45 @@ const TEXT_BATCH: usize = 1024;
 pub(super) struct JobRun<'a> {
     pub(super) embedder: &'a Embedder,
     pub(super) normalize: bool,
-    pub(super) partial: &'a mut Partial,
+    pub(super) rows: &'a mut dyn RowSink,
     pub(super) observer: &'a mut dyn JobObserver,
 }
 
 impl JobRun<'_> {
     /// Embeds the remaining texts of `total`.
     pub(super) fn texts(&mut self, texts: &TextInputs, total: usize) -> Result<()> {
-        let done = self.partial.texts.counts().done;
+        let done = self.rows.done(ItemKind::Text);
         if done == total {
             return Ok(());
         }
         self.observer.progress(ItemKind::Text, done, total);
-        let mut left = texts.iter()?.skip(done);
+        let mut left = texts.keyed()?.skip(done);
         loop {
-            let batch: Vec<String> = left.by_ref().take(TEXT_BATCH).collect::<Result<_>>()?;
+            let batch = left.by_ref().take(TEXT_BATCH).collect::<Result<Vec<_>>>()?;
             if batch.is_empty() {
                 break;
             }
+            let (keys, batch): (Vec<String>, Vec<String>) = batch.into_iter().unzip();
             let vectors = self.embedder.embed_texts(&batch)?;
             let vectors = vectors.to_vec2::<f32>().map_err(altclip_encoder::Error::from)?;
-            for (text, vector) in batch.iter().zip(vectors) {
-                let vector = self.finished(vector, || format!("the text {text:?}"))?;
-                self.partial.texts.push(text, &vector)?;
+            for ((key, item), vector) in keys.iter().zip(&batch).zip(vectors) {
+                let vector = self.finished(vector, || format!("the text {item:?}"))?;
+                self.rows.push(ItemKind::Text, Row { key, item, vector: &vector })?;
             }
-            self.partial.save_if_due()?;
-            self.observer.progress(ItemKind::Text, self.partial.texts.counts().done, total);
+            self.rows.save_if_due()?;
+            self.observer.progress(ItemKind::Text, self.rows.done(ItemKind::Text), total);
             self.stop_if_asked()?;
         }
-        if self.partial.texts.counts().done != total {
+        if self.rows.done(ItemKind::Text) != total {
             return Err(changed("the texts"));
         }
-        self.partial.save()
+        self.rows.save()
     }
 
     /// Embeds the remaining images of `total`. Unreadable ones are reported and skipped. Returns the number of
     /// transparent images without a background.
     pub(super) fn images(&mut self, images: &ImageInputs, total: usize) -> Result<usize> {
-        let done = self.partial.images.counts().done;
+        let done = self.rows.done(ItemKind::Image);
         if done == total {
             return Ok(0);
         }
@@ -64,37 +65,38 @@ impl JobRun<'_> {
         // The stream takes no errors: an error ends the list, and is returned after everything before it.
         let failure = Arc::new(Mutex::new(None));
         let keep = Arc::clone(&failure);
-        let images = images.iter()?.skip(done).map_while(move |image| {
+        let sources = images.iter()?.skip(done).map_while(move |image| {
             image.map_err(|error| *keep.lock().unwrap_or_else(PoisonError::into_inner) = Some(error)).ok()
         });
-        let mut stream = self.embedder.image_stream(images);
+        let mut stream = self.embedder.image_stream(sources);
         for (path, vector) in stream.by_ref() {
             match named(&path, vector) {
                 Ok((name, vector)) => {
                     let vector = self.finished(vector, || name.to_owned())?;
-                    self.partial.images.push(name, &vector)?;
+                    let key = images.key_of(name);
+                    self.rows.push(ItemKind::Image, Row { key: &key, item: name, vector: &vector })?;
                 }
                 Err(error) if is_of_the_image(&error) => {
                     self.observer.skipped(&error);
-                    self.partial.images.skip();
+                    self.rows.skip(ItemKind::Image);
                 }
                 Err(source) => {
                     let item = path.display().to_string();
                     return Err(Error::Item { item, source: source.into() });
                 }
             }
-            let done = self.partial.images.counts().done;
+            let done = self.rows.done(ItemKind::Image);
             if done.is_multiple_of(IMAGE_BATCH) {
-                self.partial.save_if_due()?;
+                self.rows.save_if_due()?;
                 self.observer.progress(ItemKind::Image, done, total);
                 self.stop_if_asked()?;
             }
         }
-        self.partial.save()?;
+        self.rows.save()?;
         if let Some(error) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(error);
         }
-        if self.partial.images.counts().done != total {
+        if self.rows.done(ItemKind::Image) != total {
             return Err(changed("the lists of images"));
         }
         Ok(stream.transparent())
@@ -104,8 +106,8 @@ impl JobRun<'_> {
         if !self.observer.should_stop() {
             return Ok(());
         }
-        self.partial.save()?;
-        Err(Error::Stopped { folder: self.partial.directory().to_owned() })
+        self.rows.save()?;
+        Err(Error::Stopped { folder: self.rows.place() })
     }
 
     /// Converts a vector for storage.

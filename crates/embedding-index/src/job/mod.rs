@@ -1,9 +1,14 @@
-//! Embeds many texts and images into a file, in a resumable job.
+//! Embeds many texts and images into a file or a database, in a resumable job.
 
 mod digest;
 mod embed;
 mod partial;
+mod partial_rows;
+mod row_sink;
+#[cfg(feature = "postgres")]
+mod table_rows;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use altclip_encoder::embedder::Embedder;
@@ -15,19 +20,25 @@ pub(crate) use self::embed::is_of_the_image;
 use self::digest::{ItemDigest, digest_of_model};
 use self::embed::JobRun;
 use self::partial::{JobSettings, Partial};
+use self::row_sink::RowSink;
+#[cfg(feature = "postgres")]
+use self::table_rows::TableRows;
 use crate::error::{Error, Result};
 use crate::item::{IndexInfo, ItemKind};
-use crate::output::OutputFormat;
+use crate::output::{OutputFormat, parquet_folder};
+#[cfg(feature = "postgres")]
+use crate::pgvector::PostgresTable;
 use crate::readers::{IgnoredFiles, ImageInputs, TextInputs};
 
-/// Texts and images to embed, and the file for their vectors.
+/// Texts and images to embed, and the file, or the table of a database, for their vectors.
 ///
 /// Unfinished work is kept in a folder `OUTPUT.partial` beside the output. A job that is stopped, for whatever
 /// reason, resumes from there when it is run again with the same inputs, settings and model, and gives the same
-/// bytes. The output appears in one piece at the end.
+/// bytes. The output appears in one piece at the end. In a database, rows appear as they are embedded, and it also
+/// keeps how far a job is; whatever happens, each item has one row.
 #[derive(Debug)]
 pub struct Job {
-    output: PathBuf,
+    output: Output,
     texts: TextInputs,
     images: ImageInputs,
     normalize: bool,
@@ -35,10 +46,19 @@ pub struct Job {
     checked: Option<Checked>,
 }
 
+/// Where a job's vectors go.
+#[derive(Debug)]
+enum Output {
+    /// A file, or a folder of files.
+    File(PathBuf),
+    /// A table of a database.
+    #[cfg(feature = "postgres")]
+    Table(Box<PostgresTable>),
+}
+
 /// The findings of [`Job::check`].
 #[derive(Debug, Clone)]
 struct Checked {
-    format: OutputFormat,
     texts: ItemDigest,
     images: ItemDigest,
 }
@@ -80,11 +100,21 @@ pub struct JobSummary {
 }
 
 impl Job {
-    /// A job that writes to `output`, which ends in `.safetensors`, `.npy` or `.parquet`: see [`OutputFormat`]. An
-    /// existing file is replaced.
+    /// A job that writes to `output`, which ends in `.safetensors`, `.npy`, `.parquet` or a separator: see
+    /// [`OutputFormat`]. An existing file is replaced, and so is a folder of nothing but an earlier job's files.
     pub fn new(output: impl Into<PathBuf>) -> Self {
+        Self::with_output(Output::File(output.into()))
+    }
+
+    /// A job that writes to a table. Rows of the same items are replaced, and others stay.
+    #[cfg(feature = "postgres")]
+    pub fn for_table(table: PostgresTable) -> Self {
+        Self::with_output(Output::Table(Box::new(table)))
+    }
+
+    fn with_output(output: Output) -> Self {
         Self {
-            output: output.into(),
+            output,
             texts: TextInputs::default(),
             images: ImageInputs::default(),
             normalize: true,
@@ -121,8 +151,8 @@ impl Job {
     /// necessary. Images are not decoded.
     ///
     /// # Errors
-    /// If the output's ending stands for no format, or its format does not support both texts and images; also the
-    /// first error among the inputs.
+    /// If the output's ending stands for no format, its format does not support both texts and images, or the
+    /// database cannot be reached; also the first error among the inputs.
     pub fn check(&mut self) -> Result<()> {
         self.checked().map(|_| ())
     }
@@ -131,28 +161,49 @@ impl Job {
         if let Some(checked) = &self.checked {
             return Ok(checked.clone());
         }
-        let format = OutputFormat::from_path(&self.output)?;
-        if self.output.is_dir() {
-            let expected = "expected the name of a file, found that of a directory";
-            return Err(Error::format(&self.output, expected));
-        }
-        let texts = ItemDigest::of(self.texts.iter()?)?;
-        let images = ItemDigest::of(self.images.names()?.map(path_bytes))?;
+        let checked = match &self.output {
+            Output::File(path) => {
+                check_output(path)?;
+                Checked {
+                    texts: ItemDigest::of(self.texts.iter()?)?,
+                    images: ItemDigest::of(self.images.names()?.map(path_bytes))?,
+                }
+            }
+            #[cfg(feature = "postgres")]
+            Output::Table(table) => {
+                table.check()?;
+                Checked {
+                    texts: ItemDigest::of(self.texts.keyed()?.map(table_rows::text_bytes))?,
+                    images: ItemDigest::of(self.images.names()?.map(table_rows::image_bytes))?,
+                }
+            }
+        };
+        let Checked { texts, images } = &checked;
         if texts.count + images.count == 0 {
             return Err(Error::Input("expected at least one text or image to embed, found none".to_owned()));
         }
-        if format == OutputFormat::Npy && texts.count > 0 && images.count > 0 {
-            let expected =
-                "an .npy file has one array, expected either texts or images; .safetensors takes both";
-            return Err(Error::format(&self.output, expected));
+        if texts.count > 0 && images.count > 0 {
+            self.check_takes_both()?;
         }
-        Ok(self.checked.insert(Checked { format, texts, images }).clone())
+        Ok(self.checked.insert(checked).clone())
+    }
+
+    fn check_takes_both(&self) -> Result<()> {
+        match &self.output {
+            Output::File(path) if OutputFormat::from_path(path)? == OutputFormat::Npy => {
+                let expected =
+                    "an .npy file has one array, expected either texts or images; .safetensors takes both";
+                Err(Error::format(path, expected))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Embeds everything with `embedder`, and writes the output, which records `model` as the model's name.
     ///
     /// # Errors
-    /// Like [`check`](Self::check). [`Error::OtherJob`] if the folder of unfinished work belongs to other inputs,
+    /// Like [`check`](Self::check). [`Error::Table`] if the table is for another model or dimension, or the
+    /// connection is lost. [`Error::OtherJob`] if the folder of unfinished work belongs to other inputs,
     /// settings or another model, and [`Error::Busy`] if another process uses it. [`Error::NothingEmbedded`] if all
     /// items are unreadable images. [`Error::Stopped`] if the observer stopped it. Also if the model fails, or a file
     /// cannot be written.
@@ -162,46 +213,66 @@ impl Job {
         model: &str,
         observer: &mut dyn JobObserver,
     ) -> Result<JobSummary> {
-        let Checked { format, texts, images } = self.checked()?;
-        let width = embedder.projection_dim();
+        let Checked { texts, images } = self.checked()?;
+        let totals = [texts.count, images.count];
         let background = embedder.background();
         let settings = JobSettings {
             model: model.to_owned(),
             model_digest: digest_of_model(embedder)?,
             dtype: embedder.model().dtype().as_str().to_owned(),
-            width,
+            width: embedder.projection_dim(),
             raw: !self.normalize,
             background,
             texts_digest: texts.digest,
             images_digest: images.digest,
         };
-        let info =
-            IndexInfo { model: model.to_owned(), normalized: self.normalize, background: Some(background) };
-        // Beside the file itself, not a link to it, so that it can be moved there.
-        let output = match Target::of(&self.output)? {
-            Target::File(path) => path,
-            Target::Stream | Target::StandardOutput => self.output.clone(),
-        };
-        let mut partial = Partial::open(&output, settings, self.resume)?;
-        let mut run = JobRun { embedder, normalize: self.normalize, partial: &mut partial, observer };
-        run.texts(&self.texts, texts.count)?;
-        let transparent_images = run.images(&self.images, images.count)?;
-
-        let (texts, images) = (partial.texts.counts(), partial.images.counts());
-        if texts.rows + images.rows == 0 {
-            partial.discard();
-            return Err(Error::NothingEmbedded { output: self.output, images: images.done });
+        match &self.output {
+            Output::File(path) => {
+                let (format, output) = (OutputFormat::from_path(path)?, place_of(path)?);
+                let (width, model) = (settings.width, model.to_owned());
+                let info = IndexInfo { model, normalized: self.normalize, background: Some(background) };
+                let mut partial = Partial::open(&output, settings, self.resume)?;
+                let transparent_images = self.embed(embedder, &mut partial, observer, totals)?;
+                let (texts, images) = (partial.texts.counts(), partial.images.counts());
+                if texts.rows + images.rows == 0 {
+                    partial.discard();
+                    return Err(Error::NothingEmbedded { output: path.clone(), images: images.done });
+                }
+                partial.finish(&output, |partial, path| {
+                    format.write(path, width, partial.texts.stored(), partial.images.stored(), &info)
+                })?;
+                Ok(self.summary(texts.rows, images.rows, images.done, transparent_images))
+            }
+            #[cfg(feature = "postgres")]
+            Output::Table(table) => {
+                let mut rows = TableRows::open(table, &settings, self.resume)?;
+                let transparent_images = self.embed(embedder, &mut rows, observer, totals)?;
+                let mark = rows.finish()?;
+                let images = mark.images - mark.unreadable;
+                if mark.texts + images == 0 {
+                    return Err(Error::NothingEmbedded { output: table.name().into(), images: mark.images });
+                }
+                Ok(self.summary(mark.texts, images, mark.images, transparent_images))
+            }
         }
-        partial.finish(&output, |partial, path| {
-            format.write(path, width, partial.texts.stored(), partial.images.stored(), &info)
-        })?;
-        Ok(JobSummary {
-            texts: texts.rows,
-            images: images.rows,
-            skipped_images: images.done - images.rows,
-            transparent_images,
-            ignored_files: self.images.ignored_files(),
-        })
+    }
+
+    /// Embeds what is left of these totals, and returns the number of transparent images.
+    fn embed(
+        &self,
+        embedder: &Embedder,
+        rows: &mut dyn RowSink,
+        observer: &mut dyn JobObserver,
+        [texts, images]: [usize; 2],
+    ) -> Result<usize> {
+        let mut run = JobRun { embedder, normalize: self.normalize, rows, observer };
+        run.texts(&self.texts, texts)?;
+        run.images(&self.images, images)
+    }
+
+    fn summary(&self, texts: usize, images: usize, done: usize, transparent_images: usize) -> JobSummary {
+        let ignored_files = self.images.ignored_files();
+        JobSummary { texts, images, skipped_images: done - images, transparent_images, ignored_files }
     }
 
     /// The folder of unfinished work for `output`.
@@ -212,4 +283,28 @@ impl Job {
 
 fn path_bytes(path: Result<PathBuf>) -> Result<Vec<u8>> {
     Ok(path?.into_os_string().into_encoded_bytes())
+}
+
+/// Checks that a file or a folder can be called this.
+fn check_output(path: &Path) -> Result<()> {
+    if OutputFormat::from_path(path)? == OutputFormat::ParquetFolder {
+        return parquet_folder::check(path);
+    }
+    if path.is_dir() {
+        let expected = "expected the name of a file, found that of a directory";
+        return Err(Error::format(path, expected));
+    }
+    Ok(())
+}
+
+/// The output itself, not a link to it, so that what is beside it can be moved there.
+fn place_of(path: &Path) -> Result<PathBuf> {
+    if OutputFormat::from_path(path)? == OutputFormat::ParquetFolder {
+        // Without the separator at the end.
+        return Ok(fs::canonicalize(path).unwrap_or_else(|_| path.components().collect()));
+    }
+    Ok(match Target::of(path)? {
+        Target::File(path) => path,
+        Target::Stream | Target::StandardOutput => path.to_owned(),
+    })
 }

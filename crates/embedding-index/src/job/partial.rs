@@ -5,23 +5,26 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use altclip_encoder::images::Background;
 use serde::{Deserialize, Serialize};
 
+use super::partial_rows::{Counts, PartialRows};
+use super::row_sink::is_due;
 use crate::error::{Error, JobDifference, Result};
-use crate::output::StoredRows;
-
-/// How often work is flushed.
-const SAVE_EVERY: Duration = Duration::from_millis(500);
+use crate::output::parquet_folder;
 
 const STATE: &str = "state.json";
 const NEW_STATE: &str = "state.json.new";
 const LOCK: &str = "lock";
 const ASSEMBLED: &str = "assembled";
+/// An unfinished file of an assembled folder.
+const UNFINISHED: &str = "assembled.part";
+/// An earlier folder that the assembled one replaces.
+const REPLACED: &str = "replaced";
 
 /// What the vectors depend on. Vectors with different settings do not go into one file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,17 +56,6 @@ impl JobSettings {
         ];
         differences.into_iter().find_map(|(differs, difference)| differs.then_some(difference))
     }
-}
-
-/// How many texts or images are done.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Counts {
-    /// Items processed.
-    pub(super) done: usize,
-    /// Items with a vector.
-    pub(super) rows: usize,
-    /// The length of the items' file.
-    item_bytes: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -106,7 +98,11 @@ impl Partial {
         let lock = lock(&directory)?;
         let saved = if resume { read_state(&directory)? } else { None };
         let (texts, images) = match saved {
-            None => Default::default(),
+            None => {
+                // Of a job that is not resumed.
+                remove_folder(&directory.join(ASSEMBLED))?;
+                Default::default()
+            }
             Some(state) => {
                 if let Some(difference) = state.settings.difference(&settings) {
                     return Err(Error::OtherJob { folder: directory, difference });
@@ -129,8 +125,7 @@ impl Partial {
     /// # Errors
     /// If the files cannot be written.
     pub(super) fn save_if_due(&mut self) -> Result<()> {
-        let is_due = self.saved.is_none_or(|saved| saved.elapsed() >= SAVE_EVERY);
-        if is_due { self.save() } else { Ok(()) }
+        if is_due(self.saved) { self.save() } else { Ok(()) }
     }
 
     /// Flushes the work.
@@ -141,8 +136,8 @@ impl Partial {
         self.flush().map_err(Error::io(&self.directory))?;
         let state = SavedState {
             settings: self.settings.clone(),
-            texts: self.texts.counts,
-            images: self.images.counts,
+            texts: self.texts.counts(),
+            images: self.images.counts(),
         };
         let json =
             serde_json::to_vec_pretty(&state).map_err(|error| Error::format(&self.directory, error))?;
@@ -156,10 +151,11 @@ impl Partial {
         self.images.flush()
     }
 
-    /// Writes the file at `output` with `write`, which gets the path to write to, and removes the folder.
+    /// Writes the file or folder at `output` with `write`, which gets the path to write to, and removes the folder
+    /// of unfinished work.
     ///
     /// # Errors
-    /// If `write` fails, or the file cannot be put in its place.
+    /// If `write` fails, or the result cannot be put in its place.
     pub(super) fn finish(
         mut self,
         output: &Path,
@@ -168,9 +164,20 @@ impl Partial {
         self.save()?;
         let assembled = self.directory.join(ASSEMBLED);
         write(&self, &assembled)?;
+        if assembled.is_dir() && output.exists() {
+            self.make_way(output)?;
+        }
         fs::rename(&assembled, output).map_err(Error::io(output))?;
         self.discard();
         Ok(())
+    }
+
+    /// Moves an earlier folder away, because a folder can only be renamed to an empty one.
+    fn make_way(&self, output: &Path) -> Result<()> {
+        parquet_folder::check(output)?;
+        let replaced = self.directory.join(REPLACED);
+        remove_folder(&replaced)?;
+        fs::rename(output, replaced).map_err(Error::io(output))
     }
 
     /// Removes the folder, except other programs' files. Failing to is harmless.
@@ -178,16 +185,26 @@ impl Partial {
         let directory = self.directory.clone();
         let of_rows =
             [&self.texts, &self.images].map(|rows| [rows.vectors_path.clone(), rows.items_path.clone()]);
-        let others = [STATE, NEW_STATE, ASSEMBLED, LOCK].map(|name| directory.join(name));
+        let others = [STATE, NEW_STATE, ASSEMBLED, UNFINISHED, LOCK].map(|name| directory.join(name));
         // Some systems cannot remove open files.
         drop(self);
         for path in of_rows.iter().flatten().chain(&others) {
             let _ = fs::remove_file(path);
         }
-        if let Err(error) = fs::remove_dir(&directory) {
-            tracing::debug!("{}: {error}", directory.display());
+        let replaced = remove_folder(&directory.join(REPLACED));
+        if let Err(error) = replaced.and_then(|()| fs::remove_dir(&directory).map_err(Error::io(&directory)))
+        {
+            tracing::debug!("{error}");
         }
     }
+}
+
+/// Removes a folder if it is there.
+fn remove_folder(folder: &Path) -> Result<()> {
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    fs::remove_dir_all(folder).map_err(Error::io(folder))
 }
 
 /// Two processes appending to the same files would corrupt them.
@@ -225,89 +242,6 @@ fn read_state(directory: &Path) -> Result<Option<SavedState>> {
             Err(Error::format(directory, problem))
         }
     }
-}
-
-/// Vectors and their items, in two growing files.
-pub(super) struct PartialRows {
-    width: usize,
-    counts: Counts,
-    vectors: BufWriter<File>,
-    items: BufWriter<File>,
-    /// Little-endian f32, row by row.
-    vectors_path: PathBuf,
-    /// A JSON string per line.
-    items_path: PathBuf,
-}
-
-impl PartialRows {
-    fn open(directory: &Path, kind: &str, width: usize, counts: Counts) -> Result<Self> {
-        let vectors_path = directory.join(format!("{kind}.f32"));
-        let items_path = directory.join(format!("{kind}.jsonl"));
-        let row_bytes = width as u64 * size_of::<f32>() as u64;
-        let vector_bytes = (counts.rows as u64).checked_mul(row_bytes);
-        let vector_bytes = vector_bytes.ok_or_else(|| Error::format(directory, "too many rows"))?;
-        let vectors = cut_to(&vectors_path, vector_bytes)?;
-        let items = cut_to(&items_path, counts.item_bytes)?;
-        let (vectors, items) = (BufWriter::new(vectors), BufWriter::new(items));
-        Ok(Self { width, counts, vectors, items, vectors_path, items_path })
-    }
-
-    /// The rows that were flushed.
-    pub(super) fn stored(&self) -> StoredRows<'_> {
-        StoredRows { rows: self.counts.rows, vectors: &self.vectors_path, items: &self.items_path }
-    }
-
-    /// How much is done.
-    pub(super) fn counts(&self) -> Counts {
-        self.counts
-    }
-
-    /// Appends the vector of the next item.
-    ///
-    /// # Errors
-    /// If the vector has another dimension, or the files cannot be written.
-    pub(super) fn push(&mut self, item: &str, vector: &[f32]) -> Result<()> {
-        if vector.len() != self.width {
-            let problem = format!("a vector of {} numbers, expected {}", vector.len(), self.width);
-            return Err(Error::format(&self.vectors_path, problem));
-        }
-        for number in vector {
-            self.vectors.write_all(&number.to_le_bytes()).map_err(Error::io(&self.vectors_path))?;
-        }
-        let mut line = serde_json::to_vec(item).map_err(|error| Error::format(&self.items_path, error))?;
-        line.push(b'\n');
-        self.items.write_all(&line).map_err(Error::io(&self.items_path))?;
-        self.counts.done += 1;
-        self.counts.rows += 1;
-        self.counts.item_bytes += line.len() as u64;
-        Ok(())
-    }
-
-    /// Skips the next item, which has no vector.
-    pub(super) fn skip(&mut self) {
-        self.counts.done += 1;
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        for file in [&mut self.vectors, &mut self.items] {
-            file.flush()?;
-            file.get_ref().sync_data()?;
-        }
-        Ok(())
-    }
-}
-
-/// The file truncated to its first `length` bytes, for appending.
-fn cut_to(path: &Path, length: u64) -> Result<File> {
-    let file = OpenOptions::new().create(true).append(true).open(path).map_err(Error::io(path))?;
-    let found = file.metadata().map_err(Error::io(path))?.len();
-    if found < length {
-        let problem =
-            format!("expected at least {length} bytes, found {found}; delete its folder to start anew");
-        return Err(Error::format(path, problem));
-    }
-    file.set_len(length).map_err(Error::io(path))?;
-    Ok(file)
 }
 
 #[cfg(test)]

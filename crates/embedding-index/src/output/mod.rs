@@ -2,11 +2,12 @@
 
 mod npy;
 mod parquet;
+pub(crate) mod parquet_folder;
 pub(crate) mod safetensors;
 
 use std::error::Error as StdError;
 use std::io;
-use std::path::Path;
+use std::path::{Path, is_separator};
 
 use crate::error::{Error, Result};
 use crate::item::IndexInfo;
@@ -22,6 +23,9 @@ pub enum OutputFormat {
     Npy,
     /// `.parquet`: the columns `text`, `image` and `embedding`.
     Parquet,
+    /// A path that ends with a separator: a folder of such files, `part-00000.parquet` and so on, which DuckDB,
+    /// LanceDB, Spark and pyarrow read as one table.
+    ParquetFolder,
 }
 
 /// Vectors and their items, stored in two files.
@@ -39,11 +43,14 @@ pub(crate) struct StoredRows<'a> {
 type WriteResult<T = ()> = std::result::Result<T, Box<dyn StdError + Send + Sync>>;
 
 impl OutputFormat {
-    /// The format for the ending of a file's name.
+    /// The format for the ending of a path.
     ///
     /// # Errors
     /// If the ending is another.
     pub fn from_path(path: &Path) -> Result<Self> {
+        if path.as_os_str().to_string_lossy().ends_with(is_separator) {
+            return Ok(Self::ParquetFolder);
+        }
         let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
         match ending.as_str() {
             "safetensors" => Ok(Self::Safetensors),
@@ -69,6 +76,9 @@ impl OutputFormat {
             Self::Safetensors => safetensors::write(path, width, texts, images, info),
             Self::Npy => npy::write(path, width, [texts, images]),
             Self::Parquet => parquet::write(path, width, texts, images),
+            Self::ParquetFolder => {
+                parquet_folder::write(path, width, texts, images, parquet_folder::FILE_ROWS)
+            }
         };
         written.map_err(|error| match error.downcast::<io::Error>() {
             Ok(source) => Error::io(path)(*source),
@@ -87,6 +97,7 @@ mod tests {
         assert_eq!(format("a.safetensors"), Some(OutputFormat::Safetensors));
         assert_eq!(format("a.b.NPY"), Some(OutputFormat::Npy));
         assert_eq!(format("a.parquet"), Some(OutputFormat::Parquet));
+        assert_eq!(format("a.parquet/"), Some(OutputFormat::ParquetFolder));
         for path in ["a", ".npy", "a.npz"] {
             assert_eq!(format(path), None, "{path}");
         }

@@ -1,12 +1,16 @@
 //! Writes vectors and items as Parquet, a row per item.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Lines, Read};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use parquet::column::writer::ColumnWriterImpl;
 use parquet::data_type::{ByteArray, ByteArrayType, FloatType};
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
@@ -23,26 +27,77 @@ const SCHEMA: &str = "message embeddings {
     required group embedding (LIST) { repeated group list { required float element; } }
 }";
 
+/// The metadata by which readers on Arrow know that all vectors have the same size, which Parquet cannot say.
+const ARROW_KEY: &str = "ARROW:schema";
+/// Its message for these columns, from `scripts/golden/arrow_schema.py`, and where the vectors' size is in it.
+const ARROW_SCHEMA: &[u8] = include_bytes!("arrow_schema.bin");
+const ARROW_SIZE: Range<usize> = 120..124;
+
+/// The rows of a kind that are left to write.
+pub(super) struct Rows {
+    is_text: bool,
+    left: usize,
+    items: Lines<BufReader<File>>,
+    vectors: BufReader<File>,
+}
+
+impl Rows {
+    /// All texts, then all images.
+    pub(super) fn open(texts: StoredRows<'_>, images: StoredRows<'_>) -> WriteResult<[Self; 2]> {
+        let open = |rows: StoredRows<'_>, is_text| -> WriteResult<Self> {
+            let items = BufReader::new(File::open(rows.items)?).lines();
+            Ok(Self { is_text, left: rows.rows, items, vectors: BufReader::new(File::open(rows.vectors)?) })
+        };
+        Ok([open(texts, true)?, open(images, false)?])
+    }
+
+    /// How many are left.
+    pub(super) fn left(&self) -> usize {
+        self.left
+    }
+
+    /// Passes over the next rows.
+    pub(super) fn skip(&mut self, count: usize, width: usize) -> WriteResult {
+        for line in self.items.by_ref().take(count) {
+            line?;
+        }
+        self.vectors.seek_relative(i64::try_from(count * width * size_of::<f32>())?)?;
+        self.left -= count;
+        Ok(())
+    }
+
+    /// The items and numbers of the next rows.
+    fn read(&mut self, count: usize, width: usize) -> WriteResult<(Vec<ByteArray>, Vec<f32>)> {
+        let items = self.items.by_ref().take(count).map(item).collect::<WriteResult<_>>()?;
+        let numbers = read_numbers(&mut self.vectors, count * width)?;
+        self.left -= count;
+        Ok((items, numbers))
+    }
+}
+
 pub(super) fn write(path: &Path, width: usize, texts: StoredRows<'_>, images: StoredRows<'_>) -> WriteResult {
+    write_rows(path, width, &mut Rows::open(texts, images)?, usize::MAX)
+}
+
+/// Writes a file with the next rows of the kinds, at most `most`.
+pub(super) fn write_rows(path: &Path, width: usize, kinds: &mut [Rows], most: usize) -> WriteResult {
     let elements = ColumnPath::new(["embedding", "list", "element"].map(str::to_owned).to_vec());
     // Dictionaries and statistics are useless for such numbers.
     let properties = WriterProperties::builder()
         .set_column_dictionary_enabled(elements.clone(), false)
         .set_column_statistics_enabled(elements, EnabledStatistics::None)
+        .set_key_value_metadata(Some(vec![KeyValue::new(ARROW_KEY.to_owned(), arrow_schema(width)?)]))
         .build();
     let schema = Arc::new(parse_message_type(SCHEMA)?);
     let file = File::create(path)?;
     let mut writer = SerializedFileWriter::new(file, schema, Arc::new(properties))?;
-    for (rows, is_text) in [(texts, true), (images, false)] {
-        let mut vectors = BufReader::new(File::open(rows.vectors)?);
-        let mut items = BufReader::new(File::open(rows.items)?).lines();
-        let mut left = rows.rows;
-        while left > 0 {
-            let count = left.min(ROW_GROUP);
-            let items: Vec<ByteArray> = items.by_ref().take(count).map(item).collect::<WriteResult<_>>()?;
-            let numbers = read_numbers(&mut vectors, count * width)?;
+    let mut left = most;
+    for rows in kinds {
+        while rows.left.min(left) > 0 {
+            let count = rows.left.min(left).min(ROW_GROUP);
+            let (items, numbers) = rows.read(count, width)?;
             let mut group = writer.next_row_group()?;
-            for is_this in [is_text, !is_text] {
+            for is_this in [rows.is_text, !rows.is_text] {
                 let (items, level) = if is_this { (items.as_slice(), 1) } else { (&[][..], 0) };
                 write_column::<ByteArrayType>(&mut group, |column| {
                     column.write_batch(items, Some(&vec![level; count]), None)
@@ -59,6 +114,14 @@ pub(super) fn write(path: &Path, width: usize, texts: StoredRows<'_>, images: St
     }
     writer.finish()?;
     Ok(writer.inner().sync_all()?)
+}
+
+/// The schema for vectors of this size, in base64.
+fn arrow_schema(width: usize) -> WriteResult<String> {
+    let mut message = ARROW_SCHEMA.to_vec();
+    let size = message.get_mut(ARROW_SIZE).ok_or("a size in the schema")?;
+    size.copy_from_slice(&i32::try_from(width)?.to_le_bytes());
+    Ok(STANDARD.encode(message))
 }
 
 fn write_column<T: parquet::data_type::DataType>(

@@ -8,6 +8,7 @@ use altclip_encoder::images::IMAGE_ENDINGS;
 use walkdir::WalkDir;
 
 use super::files::ending;
+use super::parquet_column::ROW;
 use super::{IgnoredFiles, Items, ListFile};
 use crate::error::{Error, Result};
 
@@ -48,6 +49,16 @@ impl ImageInputs {
     /// Like [`iter`](Self::iter).
     pub fn names(&self) -> Result<Items<PathBuf>> {
         Ok(Box::new(self.paths()?.chain(self.listed(ListFile::image_names)?)))
+    }
+
+    /// The key of an image in a database: its name, or for one that a Parquet file holds without a name, the list's
+    /// name and the row, such as `photos.parquet:7`.
+    pub fn key_of(&self, name: &str) -> String {
+        let row = name.strip_prefix(ROW).and_then(|row| row.parse::<usize>().ok());
+        match (&self.list, row) {
+            (Some(list), Some(row)) => list.key(row),
+            _ => name.to_owned(),
+        }
     }
 
     /// The paths that the patterns match.
@@ -153,6 +164,20 @@ mod tests {
         std::fs::write(directory.path().join("d.jfif"), "")?;
         assert_eq!(images.names()?.count(), 1);
         assert_eq!(images.ignored_files().to_string(), counts);
+        Ok(())
+    }
+
+    #[test]
+    fn images_without_a_name_have_the_key_of_their_row() -> TestResult {
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().join("photos.parquet");
+        std::fs::write(&path, "")?;
+        let images = ImageInputs::new(Vec::new(), Some(ListFile::open(&path, None)?));
+        assert_eq!(images.key_of("row 7"), format!("{}:7", path.display()));
+        for name in ["row x", "a/row 7", "cat.png"] {
+            assert_eq!(images.key_of(name), name);
+        }
+        assert_eq!(ImageInputs::default().key_of("row 7"), "row 7");
         Ok(())
     }
 

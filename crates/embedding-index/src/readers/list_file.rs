@@ -23,6 +23,8 @@ const TEXT_COLUMN: &str = "text";
 #[derive(Debug)]
 pub struct ListFile {
     name: String,
+    /// Its path, or what its reader was called; the beginning of keys.
+    origin: String,
     path: PathBuf,
     format: ListFormat,
     column: Option<String>,
@@ -58,11 +60,10 @@ impl ListFile {
 
     fn new(path: &Path, format: ListFormat, column: Option<&str>) -> Result<Self> {
         if let (ListFormat::Lines, Some(column)) = (format, column) {
-            let expected = "expected a .jsonl, .csv, .tsv or .parquet file, which has columns such as";
-            return Err(Error::format(path, format!("{expected} {column:?}")));
+            return Err(no_columns(path, column));
         }
-        let name = path.display().to_string();
-        Ok(Self { name, path: path.to_owned(), format, column: column.map(str::to_owned), _copy: None })
+        let (name, column) = (path.display().to_string(), column.map(str::to_owned));
+        Ok(Self { origin: name.clone(), name, path: path.to_owned(), format, column, _copy: None })
     }
 
     /// The list is read more than once, which a pipe does not allow.
@@ -87,7 +88,28 @@ impl ListFile {
     /// # Errors
     /// If the file cannot be opened, or has no such column.
     pub fn strings(&self) -> Result<Items<String>> {
-        Ok(until_error(self.strings_of(TEXT_COLUMN)?))
+        Ok(until_error(self.values_of(self.column_or(TEXT_COLUMN), STRINGS)?))
+    }
+
+    /// Iterates the keys of the [`strings`](Self::strings): the strings or whole numbers of another column, or
+    /// without one the list's name and their numbers, without an end.
+    ///
+    /// # Errors
+    /// If a column is given but the file is not a table or has no such column, or it cannot be opened.
+    pub(super) fn keys(&self, column: Option<&str>) -> Result<Items<String>> {
+        let Some(column) = column else {
+            let origin = self.origin.clone();
+            return Ok(Box::new((1_usize..).map(move |number| Ok(numbered(&origin, number)))));
+        };
+        if self.format == ListFormat::Lines {
+            return Err(no_columns(&self.name, column));
+        }
+        Ok(until_error(self.values_of(column, KEYS)?))
+    }
+
+    /// The key of an item: the list's name and the item's number, counted from 1.
+    pub(super) fn key(&self, number: usize) -> String {
+        numbered(&self.origin, number)
     }
 
     /// Iterates the images, ending after an error: strings are their paths, and a Parquet file may contain the
@@ -97,8 +119,8 @@ impl ListFile {
     /// If the file cannot be opened, or has no such column.
     pub fn images(&self) -> Result<Items<ImageSource>> {
         Ok(until_error(match self.format {
-            ListFormat::Parquet => self.parquet(parquet_column::images, IMAGE_COLUMN)?,
-            _ => Box::new(paths(self.strings_of(IMAGE_COLUMN)?).map(|path| Ok(path?.into()))),
+            ListFormat::Parquet => self.parquet(parquet_column::images, self.column_or(IMAGE_COLUMN))?,
+            _ => Box::new(paths(self.image_strings()?).map(|path| Ok(path?.into()))),
         }))
     }
 
@@ -108,13 +130,20 @@ impl ListFile {
     /// Like [`images`](Self::images).
     pub fn image_names(&self) -> Result<Items<PathBuf>> {
         Ok(until_error(match self.format {
-            ListFormat::Parquet => self.parquet(parquet_column::image_names, IMAGE_COLUMN)?,
-            _ => Box::new(paths(self.strings_of(IMAGE_COLUMN)?)),
+            ListFormat::Parquet => self.parquet(parquet_column::image_names, self.column_or(IMAGE_COLUMN))?,
+            _ => Box::new(paths(self.image_strings()?)),
         }))
     }
 
-    fn strings_of(&self, default_column: &str) -> Result<Items<String>> {
-        let column = self.column.as_deref().unwrap_or(default_column);
+    fn column_or<'a>(&'a self, default: &'a str) -> &'a str {
+        self.column.as_deref().unwrap_or(default)
+    }
+
+    fn image_strings(&self) -> Result<Items<String>> {
+        self.values_of(self.column_or(IMAGE_COLUMN), STRINGS)
+    }
+
+    fn values_of(&self, column: &str, values: Values) -> Result<Items<String>> {
         Ok(match self.format {
             ListFormat::Lines => Box::new(self.lines()?.map(|line| Ok(line?.1))),
             ListFormat::JsonLines => {
@@ -123,12 +152,12 @@ impl ListFile {
                     self.lines()?.filter(|line| !line.as_ref().is_ok_and(|(_, line)| line.trim().is_empty()));
                 Box::new(objects.map(move |line| {
                     let (number, line) = line?;
-                    let string = json_string(&line, &column);
+                    let string = (values.of_json)(&line, &column);
                     string.map_err(|problem| Error::format(&name, format!("line {number}: {problem}")))
                 }))
             }
             ListFormat::Csv { delimiter } => self.csv_strings(delimiter, column)?,
-            ListFormat::Parquet => self.parquet(parquet_column::strings, default_column)?,
+            ListFormat::Parquet => self.parquet(values.of_parquet, column)?,
         })
     }
 
@@ -163,14 +192,38 @@ impl ListFile {
     fn parquet<T: 'static>(
         &self,
         read: impl FnOnce(File, &str) -> Result<Items<T, ColumnError>, ColumnError>,
-        default_column: &str,
+        column: &str,
     ) -> Result<Items<T>> {
         let name = self.name.clone();
         let file = File::open(&self.path).map_err(Error::io(&name))?;
-        let items = read(file, self.column.as_deref().unwrap_or(default_column));
-        let items = items.map_err(Error::column(&name))?;
+        let items = read(file, column).map_err(Error::column(&name))?;
         Ok(Box::new(items.map(move |item| item.map_err(Error::column(&name)))))
     }
+}
+
+/// The strings of a column.
+type Strings = Result<Items<String, ColumnError>, ColumnError>;
+
+/// How the values of a column become strings.
+#[derive(Clone, Copy)]
+struct Values {
+    of_json: fn(&str, &str) -> Result<String, String>,
+    of_parquet: fn(File, &str) -> Strings,
+}
+
+/// Only strings.
+const STRINGS: Values = Values { of_json: json_string, of_parquet: parquet_column::strings };
+/// Strings and whole numbers.
+const KEYS: Values = Values { of_json: json_key, of_parquet: parquet_column::keys };
+
+fn numbered(origin: &str, number: usize) -> String {
+    format!("{origin}:{number}")
+}
+
+/// The error for a column of a file that has none.
+fn no_columns(file: impl AsRef<Path>, column: &str) -> Error {
+    let expected = "expected a .jsonl, .csv, .tsv or .parquet file, which has columns such as";
+    Error::format(file, format!("{expected} {column:?}"))
 }
 
 /// Strings as paths, skipping blank ones.
@@ -210,10 +263,28 @@ fn until_error<T: 'static>(items: Items<T>) -> Items<T> {
 }
 
 fn json_string(line: &str, column: &str) -> Result<String, String> {
+    json_value(line, column, |value| match value {
+        Value::String(string) => Ok(string.clone()),
+        other => Err(no_string(column, text_file::describe(other))),
+    })
+}
+
+fn json_key(line: &str, column: &str) -> Result<String, String> {
+    json_value(line, column, |value| match value {
+        Value::String(string) => Ok(string.clone()),
+        Value::Number(number) if number.is_i64() || number.is_u64() => Ok(number.to_string()),
+        other => Err(format!("expected a string or a whole number, found {}", text_file::describe(other))),
+    })
+}
+
+fn json_value(
+    line: &str,
+    column: &str,
+    read: impl FnOnce(&Value) -> Result<String, String>,
+) -> Result<String, String> {
     let object = text_file::object(line)?;
     match text_file::field(&object, column) {
-        Some(Value::String(string)) => Ok(string.clone()),
-        Some(other) => Err(format!("column {column:?}: {}", no_string(column, text_file::describe(other)))),
+        Some(value) => read(value).map_err(|problem| format!("column {column:?}: {problem}")),
         None => Err(no_column(column, object.keys().map(String::as_str))),
     }
 }

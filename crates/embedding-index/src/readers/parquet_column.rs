@@ -25,6 +25,8 @@ pub use crate::error::ColumnError;
 const BYTES: &str = "bytes";
 /// The part of an image's group with its name.
 const PATH: &str = "path";
+/// The name of an image without one is this and its row.
+pub(super) const ROW: &str = "row ";
 
 /// Reads a column of strings.
 ///
@@ -32,6 +34,24 @@ const PATH: &str = "path";
 /// If it is not a Parquet file, or has no such column.
 pub fn strings(file: File, column: &str) -> Result<Items<String, ColumnError>, ColumnError> {
     fields(file, column, Ok, |_, field| string(field)?.ok_or_else(|| expected("a string", &Field::Null)))
+}
+
+/// Reads a column of keys: strings or whole numbers.
+///
+/// # Errors
+/// Like [`strings`].
+pub(super) fn keys(file: File, column: &str) -> Result<Items<String, ColumnError>, ColumnError> {
+    fields(file, column, Ok, |_, field| match field {
+        Field::Byte(number) => Ok(number.to_string()),
+        Field::Short(number) => Ok(number.to_string()),
+        Field::Int(number) => Ok(number.to_string()),
+        Field::Long(number) => Ok(number.to_string()),
+        Field::UByte(number) => Ok(number.to_string()),
+        Field::UShort(number) => Ok(number.to_string()),
+        Field::UInt(number) => Ok(number.to_string()),
+        Field::ULong(number) => Ok(number.to_string()),
+        field => string(field)?.ok_or_else(|| expected("a string or a whole number", &Field::Null)),
+    })
 }
 
 /// Reads a column of strings and nulls.
@@ -259,7 +279,7 @@ fn no_image(row: usize) -> ImageSource {
 }
 
 fn row_name(row: usize) -> PathBuf {
-    PathBuf::from(format!("row {row}"))
+    PathBuf::from(format!("{ROW}{row}"))
 }
 
 fn kind(field: &Field) -> &'static str {

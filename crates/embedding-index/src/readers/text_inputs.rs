@@ -8,12 +8,20 @@ use crate::error::{Error, Result};
 pub struct TextInputs {
     texts: Vec<String>,
     list: Option<ListFile>,
+    key_column: Option<String>,
 }
 
 impl TextInputs {
     /// These texts, followed by those of the list.
     pub fn new(texts: Vec<String>, list: Option<ListFile>) -> Self {
-        Self { texts, list }
+        Self { texts, list, key_column: None }
+    }
+
+    /// Sets the column with the keys of the list's texts, which identify their rows in a database. By default a key
+    /// is the list's name and a number, such as `captions.txt:7`.
+    #[must_use]
+    pub fn key_column(self, column: Option<String>) -> Self {
+        Self { key_column: column, ..self }
     }
 
     /// Iterates the texts.
@@ -23,16 +31,90 @@ impl TextInputs {
     pub fn iter(&self) -> Result<Items<String>> {
         let texts = self.texts.clone().into_iter().map(Ok);
         let Some(list) = &self.list else { return Ok(Box::new(texts)) };
-        let mut strings = list.strings()?.peekable();
-        if strings.peek().is_none() {
-            return Err(Error::format(list.name(), "expected at least one text, found none"));
-        }
-        Ok(Box::new(texts.chain(strings)))
+        Ok(Box::new(texts.chain(strings_of(list)?)))
     }
+
+    /// Iterates the texts, each after its key. A text in memory is its own key.
+    ///
+    /// # Errors
+    /// Like [`iter`](Self::iter); also if the list has no column of keys.
+    pub fn keyed(&self) -> Result<Items<(String, String)>> {
+        let texts = self.texts.clone().into_iter().map(|text| Ok::<_, Error>((text.clone(), text)));
+        let Some(list) = &self.list else { return Ok(Box::new(texts)) };
+        let strings = strings_of(list)?;
+        let listed = list.keys(self.key_column.as_deref())?.zip(strings);
+        Ok(Box::new(texts.chain(listed.map(|(key, text)| Ok((key?, text?))))))
+    }
+}
+
+/// The strings of a list that must have some.
+fn strings_of(list: &ListFile) -> Result<impl Iterator<Item = Result<String>> + Send + use<>> {
+    let mut strings = list.strings()?.peekable();
+    if strings.peek().is_none() {
+        return Err(Error::format(list.name(), "expected at least one text, found none"));
+    }
+    Ok(strings)
 }
 
 impl<S: Into<String>> FromIterator<S> for TextInputs {
     fn from_iter<I: IntoIterator<Item = S>>(texts: I) -> Self {
         Self::new(texts.into_iter().map(Into::into).collect(), None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use test_support::TestResult;
+
+    fn keyed(path: &Path, column: Option<&str>) -> Result<Vec<(String, String)>> {
+        let list = ListFile::open(path, None)?.with_name("the list");
+        let inputs = TextInputs::new(vec!["own".to_owned()], Some(list));
+        inputs.key_column(column.map(str::to_owned)).keyed()?.collect()
+    }
+
+    fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|&(key, text)| (key.to_owned(), text.to_owned())).collect()
+    }
+
+    #[test]
+    fn keys_are_numbers_or_a_column() -> TestResult {
+        let folder = tempfile::tempdir()?;
+        let (lines, table, objects) =
+            (folder.path().join("a.txt"), folder.path().join("a.csv"), folder.path().join("a.jsonl"));
+        fs::write(&lines, "一只猫\n\n")?;
+        fs::write(&table, "id,text\n7,a\nx y,b\n")?;
+        fs::write(&objects, "{\"id\": 7, \"text\": \"a\"}\n\n{\"id\": \"x\", \"text\": \"b\"}\n")?;
+        let numbered = |path: &Path, number: usize| format!("{}:{number}", path.display());
+        let (first, second) = (numbered(&lines, 1), numbered(&lines, 2));
+        assert_eq!(keyed(&lines, None)?, owned(&[("own", "own"), (&first, "一只猫"), (&second, "")]));
+        assert_eq!(keyed(&table, Some("id"))?, owned(&[("own", "own"), ("7", "a"), ("x y", "b")]));
+        assert_eq!(keyed(&objects, Some("id"))?, owned(&[("own", "own"), ("7", "a"), ("x", "b")]));
+        let second = numbered(&objects, 2);
+        assert_eq!(keyed(&objects, None)?[2], (second, "b".to_owned()));
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused() -> TestResult {
+        let folder = tempfile::tempdir()?;
+        let message = |name: &str, content: &str| -> TestResult<String> {
+            let path = folder.path().join(name);
+            fs::write(&path, content)?;
+            Ok(keyed(&path, Some("id")).err().map(|error| error.to_string()).unwrap_or_default())
+        };
+        let lines = message("a.txt", "a\n")?;
+        assert!(lines.contains("expected a .jsonl, .csv, .tsv or .parquet file"), "{lines}");
+        let none = message("a.csv", "key,text\n1,a\n")?;
+        assert_eq!(none, "the list: no column \"id\", there are \"key\", \"text\"");
+        let list = message("a.jsonl", "{\"id\": [1], \"text\": \"a\"}\n")?;
+        assert!(
+            list.ends_with("line 1: column \"id\": expected a string or a whole number, found a list"),
+            "{list}"
+        );
+        Ok(())
     }
 }

@@ -10,7 +10,7 @@ const MAX_SHARERS: usize = 8;
 /// The share of captions around a keyword, if a concept has specific ones.
 const KEYWORD_SHARE: f32 = 0.3;
 /// The share of captions around a second name, if a concept has any.
-const SECOND_NAME_SHARE: f32 = 0.3;
+const SECOND_NAME_SHARE: f32 = 0.4;
 /// The sum of 1 / sharers from which keywords get their full share.
 const ENOUGH_SPECIFICITY: f32 = 1.0;
 

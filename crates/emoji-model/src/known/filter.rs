@@ -1,12 +1,12 @@
-//! Remembers a set of words in one byte each, by a Bloom filter.
+//! Remembers a set of words in ten bits each, by a Bloom filter.
 
 use std::collections::BTreeSet;
 
 use crate::dataset::hash;
 
-/// With as many bits as this per word and five hashes, one in 45 other words counts as known.
-const BITS_PER_WORD: usize = 8;
-const HASHES: u64 = 5;
+/// With as many bits as this per word and seven hashes, one in 120 other words counts as known.
+const BITS_PER_WORD: usize = 10;
+const HASHES: u64 = 7;
 
 /// A set of words. Says of a few others, too, that they are in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,10 +62,10 @@ mod tests {
     fn few_other_words_count_as_known() {
         let words: BTreeSet<String> = (0..5000).map(|number| format!("word {number}")).collect();
         let filter = WordFilter::of(&words);
-        assert_eq!(filter.bytes().len(), 5000);
+        assert_eq!(filter.bytes().len(), 6250);
         assert!(words.iter().all(|word| filter.has(word)));
         let wrong = (0..10_000).filter(|number| filter.has(&format!("other {number}"))).count();
-        assert!((100..400).contains(&wrong), "{wrong} of 10 000");
+        assert!((40..160).contains(&wrong), "{wrong} of 10 000");
         assert_eq!(WordFilter::from_bytes(filter.bytes().to_vec()), Some(filter));
         assert_eq!(WordFilter::from_bytes(Vec::new()), None);
         assert!(!WordFilter::of(&BTreeSet::new()).has("a"));

@@ -12,7 +12,7 @@ use crate::stages::dual_encoder::{ClipStageInputs, TrainedDualEncoder, embed_ima
 use crate::stages::image_tower::ImageStageInputs;
 use altclip_encoder::altclip::AltClipTextTower;
 use altclip_encoder::embedder::Embedder;
-use altclip_encoder::tokenizer::Tokenizer;
+use altclip_encoder::tokenizer::{PROMPT_TOKENS, Tokenizer};
 use altclip_encoder::vision::ClipVisionTower;
 use altclip_training::stages::contrastive::ContrastiveLearning;
 use altclip_training::stages::teacher::TeacherLearning;
@@ -121,7 +121,7 @@ impl EncoderStages<'_> {
             texts: &Translations { captions, texts: &texts, languages },
             vectors: &vectors,
             batch_size: stage.batch_size,
-            max_tokens: stage.max_tokens,
+            max_tokens: stage.max_tokens.unwrap_or(PROMPT_TOKENS),
             workers: &Workers::on(device, stage.parts)?,
         };
         run.train(&mut optimizer, observer, &learning)?;
@@ -163,7 +163,7 @@ impl EncoderStages<'_> {
             batch_size: stage.batch_size,
             chunk_size: stage.chunk_size,
             keep_chunks: stage.keep_chunks,
-            max_tokens: stage.max_tokens,
+            max_tokens: stage.max_tokens.unwrap_or(PROMPT_TOKENS),
             workers: &Workers::on(device, stage.parts)?,
         };
         run.train(&mut optimizer, observer, &learning)?;

@@ -1,8 +1,11 @@
 //! Tests linear layers and convolutions with epilogues.
 
 use crate::{TOLERANCE, compare};
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Error, Result, Tensor};
 use fused_ops::{Activation, Conv2d, Conv2dOptions, Epilogue, Linear, Padding, reference};
+use rayon::ThreadPoolBuilder;
+use rayon::prelude::*;
+use std::time::Duration;
 use test_support::{Random, assert_close, var_builder};
 
 #[test]
@@ -63,6 +66,29 @@ fn convolution_and_its_gradients() -> Result<()> {
         compare(&what, &mut random, &[&x], || frozen.forward(&x), reference)?;
     }
     Ok(())
+}
+
+/// On the pool's threads, one that waits for the layer's transformed weights may begin with another image.
+#[test]
+fn a_new_layer_convolves_images_in_parallel() -> Result<()> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let convolve = || -> Result<()> {
+        let mut random = Random::new(23);
+        let options = Conv2dOptions { padding: Padding::same(1), ..Default::default() };
+        let pool = ThreadPoolBuilder::new().num_threads(4).build().map_err(Error::wrap)?;
+        // As large as above, for Winograd's algorithm.
+        let (x, w) = (random.uniform(&[4, 8, 8, 96]), random.uniform(&[130, 96, 3, 3]));
+        let expected = reference::conv2d(&x, &w, None, options)?;
+        for _ in 0..20 {
+            let layer = Conv2d::new_no_bias(96, 130, 3, options, var_builder(&[("weight", &w)]))?;
+            let images: Vec<Tensor> =
+                pool.install(|| (0..32).into_par_iter().map(|_| layer.forward(&x)).collect::<Result<_>>())?;
+            images.iter().for_each(|image| assert_close("convolution", image, &expected, TOLERANCE));
+        }
+        Ok(())
+    };
+    std::thread::spawn(move || sender.send(convolve()));
+    receiver.recv_timeout(Duration::from_secs(120)).expect("convolved within two minutes")
 }
 
 /// An epilogue gives the same result in a layer's kernel and as separate operations.

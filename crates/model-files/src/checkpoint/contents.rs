@@ -23,6 +23,8 @@ pub(super) struct Contents {
     name_in_file: Option<NameInFile>,
     /// The weights to give in int8 too, by the names that a model asks for.
     pub int8: Option<ChosenNames>,
+    /// The name in the file of what was split or renamed, by its new name.
+    origins: BTreeMap<String, String>,
 }
 
 pub(super) type ChosenNames = Arc<dyn Fn(&str) -> bool + Send + Sync>;
@@ -39,7 +41,7 @@ pub(super) type NameInFile = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 impl Contents {
     pub(super) fn new(name: String, files: Vec<FileData>, mut tables: Tables) -> Self {
         scales::attach(&mut tables);
-        Self { name, files: files.into(), tables, name_in_file: None, int8: None }
+        Self { name, files: files.into(), tables, name_in_file: None, int8: None, origins: BTreeMap::new() }
     }
 
     /// The tensors whose names start with `prefix`, for a model that uses other names.
@@ -62,13 +64,26 @@ impl Contents {
     }
 
     fn with_tables(&self, tables: Tables) -> Self {
-        let (name, files, int8) = (self.name.clone(), self.files.clone(), self.int8.clone());
-        Self { name, files, tables, name_in_file: None, int8 }
+        Self {
+            name: self.name.clone(),
+            files: self.files.clone(),
+            tables,
+            name_in_file: None,
+            int8: self.int8.clone(),
+            origins: self.origins.clone(),
+        }
     }
 
     /// The same tensors, but with those that `parts` names in equal groups of rows, or renamed.
     pub(super) fn with_rows_split(&self, parts: impl Fn(&str) -> Vec<String>) -> Self {
         let mut tables = Tables { tensors: BTreeMap::new(), unreadable: BTreeMap::new() };
+        let mut origins = self.origins.clone();
+        let mut parts = |name: &str| {
+            let names = parts(name);
+            let origin = self.origin(name);
+            origins.extend(names.iter().map(|part| (part.clone(), origin.to_owned())));
+            names
+        };
         for (name, problem) in &self.tables.unreadable {
             let names = Some(parts(name)).filter(|names| !names.is_empty());
             let names = names.unwrap_or_else(|| vec![name.clone()]);
@@ -92,7 +107,12 @@ impl Contents {
                 }
             }
         }
-        self.with_tables(tables)
+        Self { origins, ..self.with_tables(tables) }
+    }
+
+    /// The name in the file of the tensor `stored`, which may be a part of one or renamed.
+    pub(super) fn origin<'n>(&'n self, stored: &'n str) -> &'n str {
+        self.origins.get(stored).map_or(stored, String::as_str)
     }
 
     pub(super) fn find(&self, name: &str) -> Option<&Located> {

@@ -1,5 +1,7 @@
 //! Returns placeholders for weights, and records requests in a survey.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Shape, Tensor, Var};
@@ -20,21 +22,21 @@ const MOST_ELEMENTS: u64 = 1 << 48;
 /// Starts recording what is asked of the checkpoint in the folder `folder` of its model.
 pub(super) fn watch(survey: &Survey, folder: &str, contents: &Contents) -> Watched {
     survey.watch(folder, &contents.name, || {
-        let tensors = &contents.tables.tensors;
-        let mut report = PartReport {
-            folder: folder.to_owned(),
-            file: contents.name.clone(),
-            tensors: tensors.len(),
-            unexpected: tensors.keys().cloned().collect(),
-            ..PartReport::default()
-        };
-        for located in tensors.values() {
+        let mut report =
+            PartReport { folder: folder.to_owned(), file: contents.name.clone(), ..PartReport::default() };
+        // As they are in the file, whatever they were split into.
+        let mut names = BTreeSet::new();
+        for (stored, located) in &contents.tables.tensors {
             let tensor = &located.tensor;
             let elements = element_count(&tensor.shape).unwrap_or_default();
             report.parameters = report.parameters.saturating_add(elements as u64);
             report.bytes += tensor.bytes.len() as u64;
-            *report.dtypes.entry(tensor.dtype.to_string()).or_insert(0) += 1;
+            if names.insert(contents.origin(stored).to_owned()) {
+                *report.dtypes.entry(tensor.dtype.to_string()).or_insert(0) += 1;
+            }
         }
+        report.tensors = names.len();
+        report.unexpected = names.into_iter().collect();
         Watched::new(report)
     })
 }
@@ -54,7 +56,9 @@ impl SurveyBackend {
             return Err(Error::format(&self.contents.name, problem));
         }
         let question = Question { expected: shape.to_vec(), answer: self.answer(name) };
-        if !self.watched.note(name, question, self.contents.tables.tensors.len() + MOST_MISSING) {
+        // Parts of a checkpoint may ask for different tensors by the same name.
+        let in_file = self.contents.name_in_file(name).unwrap_or(Cow::Borrowed(name));
+        if !self.watched.note(&in_file, question, self.contents.tables.tensors.len() + MOST_MISSING) {
             let problem =
                 format!("the configuration asks for more than {MOST_MISSING} tensors that are not there");
             return Err(Error::format(&self.contents.name, problem));
@@ -65,13 +69,14 @@ impl SurveyBackend {
     /// What the checkpoint has for the tensor `name`.
     fn answer(&self, name: &str) -> Availability {
         let entry = self.contents.find_entry(name);
+        let entry = entry.map(|(stored, located)| (self.contents.origin(stored).to_owned(), located));
         match (self.contents.problem(name), entry) {
             (Some(problem), entry) => {
-                Availability::Unreadable { stored: entry.map(|(stored, _)| stored.clone()), problem }
+                Availability::Unreadable { stored: entry.map(|(stored, _)| stored), problem }
             }
             (None, None) => Availability::Missing,
             (None, Some((stored, located))) => {
-                Availability::Found { stored: stored.clone(), shape: located.tensor.shape.clone() }
+                Availability::Found { stored, shape: located.tensor.shape.clone() }
             }
         }
     }
@@ -87,8 +92,8 @@ impl SimpleBackend for SurveyBackend {
             self.contents.get_shaped(name, shape.dims())?;
         }
         self.note(name, shape.dims())?;
-        // One value, broadcast. A variable, because layers pack anything else.
-        let value = Var::zeros(vec![1; shape.rank()], dtype, device)?;
+        // One value, broadcast, which suits also what must be positive. A variable, because layers pack anything else.
+        let value = Var::ones(vec![1; shape.rank()], dtype, device)?;
         value.as_tensor().broadcast_as(shape)
     }
 

@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
+use candle_nn::var_builder::SimpleBackend;
 use fused_ops::BlockType;
 
 use super::contents::Contents;
 use super::element::ElementType;
 use super::int8::is_sensitive_to_int8;
 use super::sharded::ShardIndex;
+use super::survey_backend::SurveyBackend;
 use super::tables::Tables;
 use super::{backend, convert, find, format, survey_backend};
 use crate::error::{Error, Result};
@@ -117,7 +119,7 @@ impl Checkpoint {
         name_in_file: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
         let contents = self.contents.part(prefix, Arc::new(name_in_file));
-        Self { contents: Arc::new(contents), watched: None }
+        Self { contents: Arc::new(contents), watched: self.watched.clone() }
     }
 
     /// The same tensors, but some of them in parts, or under other names: `parts` maps a tensor's name to those of equal
@@ -126,7 +128,7 @@ impl Checkpoint {
     #[must_use]
     pub fn with_rows_split(&self, parts: impl Fn(&str) -> Vec<String>) -> Self {
         let contents = self.contents.with_rows_split(parts);
-        Self { contents: Arc::new(contents), watched: None }
+        Self { contents: Arc::new(contents), watched: self.watched.clone() }
     }
 
     /// The same tensors, of which the weights that `chosen` accepts, by the names that a model asks for, are also given
@@ -138,8 +140,8 @@ impl Checkpoint {
         Self { contents: Arc::new(contents), watched: self.watched.clone() }
     }
 
-    /// The same tensors, but [`var_builder`](Self::var_builder) does not read them: `survey` records what is asked
-    /// for. `folder` names this part of the model in its report.
+    /// The same tensors, but none is read: `survey` records what is asked for, of this checkpoint and of its parts.
+    /// `folder` names this part of the model in its report.
     #[must_use]
     pub fn surveyed(self, survey: &Survey, folder: &str) -> Self {
         let watched = survey_backend::watch(survey, folder, &self.contents);
@@ -209,6 +211,10 @@ impl Checkpoint {
     /// [`Error::MissingTensor`] if there is none of this name, and [`Error::Format`] if its element type cannot be
     /// converted to `dtype`.
     pub fn tensor(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
+        if let Some(watched) = &self.watched {
+            let backend = SurveyBackend { contents: self.contents.clone(), watched: watched.clone() };
+            return Ok(backend.get_unchecked(name, dtype, device)?);
+        }
         self.contents.load(self.contents.get(name)?, name, dtype, device)
     }
 
@@ -232,7 +238,7 @@ impl Checkpoint {
                 VarBuilder::from_backend(Box::new(backend), dtype, device.clone())
             }
             Some(watched) => {
-                let backend = survey_backend::SurveyBackend { contents, watched: watched.clone() };
+                let backend = SurveyBackend { contents, watched: watched.clone() };
                 VarBuilder::from_backend(Box::new(backend), dtype, device.clone())
             }
         })

@@ -11,7 +11,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use common::safetensors;
 use model_files::Error;
-use model_files::checkpoint::Checkpoint;
+use model_files::checkpoint::{Checkpoint, Survey};
 use model_files::source::{FileData, ModelSource};
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -358,4 +358,43 @@ fn a_part_is_found_by_other_names() {
     assert!(error.ends_with("no tensor second.b (the nearest name there is second.a)"), "{error}");
     let error = Error::from(vb.get(3, "layer.a").unwrap_err()).to_string();
     assert!(error.starts_with("tensor second.a in "), "{error}");
+}
+
+#[test]
+fn what_parts_ask_for_is_recorded_by_the_names_in_the_file() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("all.safetensors");
+    let tensors = [
+        ("first.a", tensor(1.0, &[2])),
+        ("second.a", tensor(1.0, &[3])),
+        ("second.bc", tensor(1.0, &[4, 2])),
+        ("second.unused", tensor(1.0, &[1])),
+        ("whole", tensor(1.0, &[5])),
+    ];
+    save(&file, &tensors);
+    let survey = Survey::default();
+    let all = Checkpoint::from_file(&file).unwrap().surveyed(&survey, "");
+    let names = |name: &str| {
+        if name == "second.bc" { ["second.b".to_owned(), "second.c".to_owned()].to_vec() } else { Vec::new() }
+    };
+    let all = all.with_rows_split(names);
+    let ask = |prefix: &'static str, name: &str, shape: &[usize]| {
+        let part = all.part(prefix, move |name| Some(format!("{prefix}{name}")));
+        part.var_builder(DType::F32, &Device::Cpu).unwrap().get(shape, name).unwrap();
+    };
+    // Both parts have a tensor that is called `a`.
+    ask("first.", "a", &[2]);
+    ask("second.", "a", &[3]);
+    ask("second.", "b", &[2, 2]);
+    ask("second.", "c", &[2, 3]);
+    ask("second.", "d", &[1]);
+    assert_eq!(all.tensor("whole", DType::F32, &Device::Cpu).unwrap().dims(), [5]);
+    let reports = survey.reports();
+    let report = &reports[0];
+    assert_eq!((report.tensors, report.parameters), (5, 19));
+    assert_eq!(report.unexpected, ["second.unused"]);
+    assert_eq!((report.missing.len(), report.missing[0].name.as_str()), (1, "second.d"));
+    assert_eq!(report.misshapen.len(), 1);
+    let misshapen = &report.misshapen[0];
+    assert_eq!((misshapen.name.as_str(), misshapen.found.as_slice()), ("second.c", &[2, 2][..]));
 }

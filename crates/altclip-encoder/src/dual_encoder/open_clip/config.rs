@@ -7,9 +7,13 @@ use serde::Deserialize;
 #[cfg(feature = "images")]
 use super::super::family::OPEN_CLIP_CONFIG;
 use crate::activation::HiddenAct;
+use crate::clip_text::{ClipTextConfig, LEGACY_EOS_TOKEN_ID};
 #[cfg(feature = "images")]
 use crate::error::{Error, Result};
 use crate::vision::VisionConfig;
+
+/// PyTorch's default.
+const LAYER_NORM_EPS: f64 = 1e-5;
 
 /// `open_clip_config.json`.
 #[derive(Debug, Clone, Deserialize)]
@@ -56,17 +60,33 @@ impl Default for VisionFields {
     }
 }
 
+/// Missing fields have open_clip's defaults.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
 pub(super) struct TextFields {
-    #[serde(default = "default_context_length")]
     pub context_length: usize,
     /// How a text's states become one; the text tower's own way if missing.
     #[serde(alias = "pooler_type")]
     pub hf_pooler_type: Option<String>,
+    vocab_size: usize,
+    width: usize,
+    heads: usize,
+    layers: usize,
+    mlp_ratio: f64,
 }
 
-fn default_context_length() -> usize {
-    77
+impl Default for TextFields {
+    fn default() -> Self {
+        Self {
+            context_length: 77,
+            hf_pooler_type: None,
+            vocab_size: 49408,
+            width: 512,
+            heads: 8,
+            layers: 12,
+            mlp_ratio: 4.,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -87,8 +107,11 @@ impl ConfigFile for OpenClipConfig {
                 "model_cfg",
                 &FieldTable {
                     used: &["embed_dim", "quick_gelu"],
-                    harmless: &[("is about training", &["init_logit_bias", "init_logit_scale"])],
-                    fixed: &[("custom_text", &[Is(true)])],
+                    harmless: &[
+                        ("is about training", &["init_logit_bias", "init_logit_scale"]),
+                        ("says what the weights are called", &["custom_text"]),
+                    ],
+                    fixed: &[],
                     nested: &[("vision_cfg", &VISION), ("text_cfg", &TEXT)],
                 },
             ),
@@ -122,22 +145,62 @@ const VISION: FieldTable = FieldTable {
     nested: &[],
 };
 const TEXT: FieldTable = FieldTable {
-    used: &["context_length", "hf_pooler_type", "pooler_type"],
+    used: &[
+        "context_length",
+        "heads",
+        "hf_pooler_type",
+        "layers",
+        "mlp_ratio",
+        "pooler_type",
+        "vocab_size",
+        "width",
+    ],
     harmless: &[
         (
             "names what the weights and the tokenizer's files tell",
-            &["hf_model_name", "hf_proj_type", "hf_tokenizer_name", "proj", "tokenizer_kwargs", "vocab_size"],
+            &["hf_model_name", "hf_proj_type", "hf_tokenizer_name", "proj", "tokenizer_kwargs"],
         ),
         ("is about training", &["hf_model_pretrained"]),
     ],
-    fixed: &[],
+    // Other towers than CLIP's.
+    fixed: &[
+        ("embed_cls", &[Is(false)]),
+        ("final_ln_after_pool", &[Is(false)]),
+        ("ls_init_value", &[]),
+        ("no_causal_mask", &[Is(false)]),
+        ("pool_type", &[Text("argmax")]),
+        ("proj_bias", &[Is(false)]),
+        ("proj_type", &[Text("linear")]),
+    ],
     nested: &[],
 };
+
+impl ModelConfig {
+    /// CLIP's text tower, if it is not one of transformers'.
+    pub(super) fn clip_text(&self) -> ClipTextConfig {
+        let TextFields { width, mlp_ratio, .. } = self.text_cfg;
+        ClipTextConfig {
+            vocab_size: self.text_cfg.vocab_size,
+            hidden_size: width,
+            intermediate_size: (width as f64 * mlp_ratio) as usize,
+            num_hidden_layers: self.text_cfg.layers,
+            num_attention_heads: self.text_cfg.heads,
+            max_position_embeddings: self.text_cfg.context_length,
+            hidden_act: self.hidden_act(),
+            layer_norm_eps: LAYER_NORM_EPS,
+            eos_token_id: LEGACY_EOS_TOKEN_ID,
+        }
+    }
+
+    fn hidden_act(&self) -> HiddenAct {
+        if self.quick_gelu { HiddenAct::QuickGelu } else { HiddenAct::Gelu }
+    }
+}
 
 impl OpenClipConfig {
     /// CLIP's image tower, if it is not one of timm's.
     pub(super) fn vision(&self) -> VisionConfig {
-        let ModelConfig { embed_dim, quick_gelu, vision_cfg, .. } = &self.model_cfg;
+        let ModelConfig { embed_dim, vision_cfg, .. } = &self.model_cfg;
         VisionConfig {
             hidden_size: vision_cfg.width,
             intermediate_size: (vision_cfg.width as f64 * vision_cfg.mlp_ratio) as usize,
@@ -147,8 +210,8 @@ impl OpenClipConfig {
             num_channels: 3,
             image_size: vision_cfg.image_size,
             patch_size: vision_cfg.patch_size,
-            hidden_act: if *quick_gelu { HiddenAct::QuickGelu } else { HiddenAct::Gelu },
-            layer_norm_eps: 1e-5,
+            hidden_act: self.model_cfg.hidden_act(),
+            layer_norm_eps: LAYER_NORM_EPS,
         }
     }
 

@@ -1,10 +1,12 @@
-//! Loads OpenCLIP's models with a text tower of transformers (`CustomTextCLIP` of open_clip) as a [`DualEncoder`]:
-//! xlm-roberta-base-ViT-B-32, xlm-roberta-large-ViT-H-14 and NLLB-CLIP.
+//! Loads OpenCLIP's models in its own layout (`CLIP` and `CustomTextCLIP` of open_clip) as a [`DualEncoder`]: those with
+//! CLIP's text tower, such as ViT-B-32 and ViT-H-14 trained on LAION; xlm-roberta-base-ViT-B-32 and
+//! xlm-roberta-large-ViT-H-14; and NLLB-CLIP.
 //!
 //! Reproducible scaling laws for contrastive language-image learning, <https://arxiv.org/abs/2212.07143>, and NLLB-CLIP,
-//! <https://arxiv.org/abs/2309.01859>. XLM-R's states are averaged, of NLLB's the first is taken, and projected. The
-//! image tower is CLIP's or SigLIP's.
+//! <https://arxiv.org/abs/2309.01859>. The state of CLIP's end token is projected, the mean of XLM-R's states, and the
+//! first of NLLB's. The image tower is CLIP's or SigLIP's.
 
+mod clip_text;
 mod config;
 #[cfg(feature = "onnx")]
 mod onnx;
@@ -18,18 +20,19 @@ use candle_nn::VarBuilder;
 use model_files::checkpoint::Checkpoint;
 use model_files::source::ModelSource;
 
+pub(super) use self::clip_text::text_name;
 pub use self::config::OpenClipConfig;
 #[cfg(feature = "onnx")]
 pub(super) use self::onnx::onnx_towers;
 use self::text::TextTower;
 use super::family::OPEN_CLIP_CONFIG;
-use super::{DualEncoder, Properties, TextPadding, read_logit_scale};
+use super::{DualEncoder, Properties, read_logit_scale};
 use crate::error::{Error, Result};
 use crate::open_clip_names;
 use crate::siglip::SiglipVisionModel;
 use crate::vision::ClipVisionTower;
 
-/// A text tower of transformers, and an image tower.
+/// A text tower and an image tower.
 #[derive(Debug, Clone)]
 pub struct OpenClip {
     text: TextTower,
@@ -44,8 +47,8 @@ enum ImageTower {
 }
 
 impl OpenClip {
-    /// Reads `open_clip_config.json` and the weights at the root of `source`: `text.transformer.*`, `text.proj.*`,
-    /// `visual.*`, `logit_scale`, and `logit_bias` if there is one.
+    /// Reads `open_clip_config.json` and the weights at the root of `source`: those of the text tower, `visual.*`,
+    /// `logit_scale`, and `logit_bias` if there is one.
     ///
     /// # Errors
     /// If a file is missing, is damaged, or contradicts the configuration.
@@ -55,7 +58,7 @@ impl OpenClip {
         let checkpoint = Checkpoint::open(source, "")?
             .with_rows_split(|name| [open_clip_names::fused_parts(name), timm::fused_parts(name)].concat());
         let vb = checkpoint.var_builder(dtype, device)?;
-        let text = TextTower::new(&model.text_cfg, model.embed_dim, &checkpoint, &vb)?;
+        let text = TextTower::new(model, &checkpoint, &vb)?;
         let vision = match &model.vision_cfg.timm_model_name {
             Some(name) => ImageTower::Siglip(Box::new(timm::read(name, model, &checkpoint, dtype, device)?)),
             None => ImageTower::Clip(Box::new(clip_tower(&config, &checkpoint, dtype, device)?)),
@@ -70,7 +73,7 @@ impl OpenClip {
                 vocab_size: text.vocab_size,
                 device: device.clone(),
                 dtype,
-                padding: TextPadding::Skipped,
+                padding: text.padding,
             },
             text,
             vision,
@@ -94,12 +97,27 @@ fn clip_tower(
 ) -> Result<ClipVisionTower> {
     let vision = config.vision();
     vision.check().map_err(|problem| Error::config(OPEN_CLIP_CONFIG, problem))?;
-    // The one weight that is stored transposed.
-    let projection = checkpoint.tensor("visual.proj", dtype, device)?.t()?.contiguous()?;
-    let projection = HashMap::from([("weight".to_owned(), projection)]);
-    let projection = VarBuilder::from_tensors(projection, dtype, device);
+    let projection =
+        transposed(checkpoint, "visual.proj", [vision.hidden_size, vision.projection_dim], dtype, device)?;
     let visual = checkpoint.part("visual.", vision_name).var_builder(dtype, device)?;
     Ok(ClipVisionTower::from_parts(&vision, visual, projection)?)
+}
+
+/// A projection, which is stored transposed, in this shape, as the weight of a linear layer.
+fn transposed(
+    checkpoint: &Checkpoint,
+    name: &str,
+    shape: [usize; 2],
+    dtype: DType,
+    device: &Device,
+) -> Result<VarBuilder<'static>> {
+    if let Some(found) = checkpoint.shape(name).filter(|found| *found != shape) {
+        let (name, file) = (name.to_owned(), checkpoint.file_name().to_owned());
+        let (found, expected) = (found.to_vec(), shape.to_vec());
+        return Err(model_files::Error::ShapeMismatch { name, file, found, expected }.into());
+    }
+    let weight = checkpoint.tensor(name, dtype, device)?.t()?.contiguous()?;
+    Ok(VarBuilder::from_tensors(HashMap::from([("weight".to_owned(), weight)]), dtype, device))
 }
 
 /// The name in OpenCLIP of a weight of the image tower.

@@ -1,42 +1,48 @@
-//! Encodes texts with one of the text towers that OpenCLIP takes from transformers. The configuration only names them;
-//! their weights give their sizes.
+//! Encodes texts with CLIP's text tower, or with one that OpenCLIP takes from transformers. The configuration only names
+//! the latter; their weights give their sizes.
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 use fused_ops::{Activation, Epilogue, Linear};
 use model_files::checkpoint::Checkpoint;
 
+use super::super::TextPadding;
 use super::super::family::OPEN_CLIP_CONFIG;
 use super::super::weight_sizes::WeightSizes;
 use super::super::xlm_roberta_sizes::xlm_roberta_config;
-use super::config::TextFields;
+use super::config::{ModelConfig, TextFields};
+use super::{clip_text, transposed};
+use crate::clip_text::ClipTextModel;
 use crate::error::{Error, Result};
 use crate::m2m100::{M2m100Config, M2m100Encoder};
 use crate::padding::CompactPrompts;
 use crate::xlm_roberta::XlmRobertaModel;
 
-/// Where the tower's weights are.
+/// Where the weights of a tower of transformers are.
 pub(super) const PREFIX: &str = "text.transformer.";
 /// What errors say was expected.
-pub(super) const EXPECTED: &str = "an OpenCLIP with XLM-R or NLLB";
+pub(super) const EXPECTED: &str = "an OpenCLIP with CLIP's text tower, XLM-R or NLLB";
 /// How XLM-R's states become one.
 pub(super) const MEAN_POOLER: &str = "mean_pooler";
 /// Channels per head in NLLB's encoders.
 const NLLB_HEAD_WIDTH: usize = 64;
-/// Id of `<pad>` in both.
+/// Id of `<pad>` in XLM-R and NLLB.
 const PAD_TOKEN_ID: u32 = 1;
 
-/// `text`.
+/// The text tower and its projection.
 #[derive(Debug, Clone)]
 pub(super) struct TextTower {
     encoder: Encoder,
     projection: Projection,
     pub vocab_size: usize,
     pub max_tokens: usize,
+    pub padding: TextPadding,
 }
 
 #[derive(Debug, Clone)]
 enum Encoder {
+    /// The state of the end token is taken.
+    Clip(Box<ClipTextModel>),
     /// Its states are averaged.
     XlmRoberta(XlmRobertaModel),
     /// The state of the first token, which names the language, is taken.
@@ -44,16 +50,26 @@ enum Encoder {
 }
 
 impl TextTower {
-    /// Reads `text.transformer.*` and `text.proj.*` under `vb`, for vectors of `dim` values.
+    /// Reads CLIP's text tower and `text_projection` in `checkpoint`, or `text.transformer.*` and `text.proj.*` under
+    /// `vb`, which has the same weights.
     ///
     /// # Errors
     /// If the tower is not known, or a weight is missing or has another shape.
-    pub(super) fn new(
-        fields: &TextFields,
-        dim: usize,
-        checkpoint: &Checkpoint,
-        vb: &VarBuilder,
-    ) -> Result<Self> {
+    pub(super) fn new(model: &ModelConfig, checkpoint: &Checkpoint, vb: &VarBuilder) -> Result<Self> {
+        let (fields, dim) = (&model.text_cfg, model.embed_dim);
+        if let Some(prefix) = clip_text::prefix(checkpoint) {
+            let (config, dtype, device) = (clip_text::config(model)?, vb.dtype(), vb.device());
+            let weights = clip_text::weights(checkpoint, prefix).var_builder(dtype, device)?;
+            let projection = format!("{prefix}text_projection");
+            let projection = transposed(checkpoint, &projection, [config.hidden_size, dim], dtype, device)?;
+            return Ok(Self {
+                encoder: Encoder::Clip(Box::new(ClipTextModel::new(&config, weights)?)),
+                projection: Projection::Linear(Linear::new(config.hidden_size, dim, false, projection)?),
+                vocab_size: config.vocab_size,
+                max_tokens: config.max_position_embeddings,
+                padding: TextPadding::Masked,
+            });
+        }
         let (weights, projection) = (vb.pp("text.transformer"), vb.pp("text.proj"));
         if is_nllb(checkpoint) {
             fields.check_pooler("cls_pooler")?;
@@ -63,6 +79,7 @@ impl TextTower {
                 projection: Projection::new(config.hidden_size, dim, &projection)?,
                 vocab_size: config.vocab_size,
                 max_tokens: config.max_tokens,
+                padding: TextPadding::Skipped,
             });
         }
         fields.check_pooler(MEAN_POOLER)?;
@@ -72,28 +89,44 @@ impl TextTower {
             projection: Projection::new(config.hidden_size, dim, &projection)?,
             vocab_size: config.vocab_size,
             max_tokens: fields.context_length.min(config.max_tokens()),
+            padding: TextPadding::Skipped,
         })
     }
 
     /// (texts, dim)
     pub(super) fn forward(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
-        let prompts = CompactPrompts::new(input_ids, Some(attention_mask), PAD_TOKEN_ID)?;
-        let prompts = prompts.without_hidden_padding();
+        let prompts = || {
+            let prompts = CompactPrompts::new(input_ids, Some(attention_mask), PAD_TOKEN_ID)?;
+            Ok::<_, Error>(prompts.without_hidden_padding())
+        };
         let pooled = match &self.encoder {
-            Encoder::XlmRoberta(model) => prompts.mean_rows(&model.encode(&prompts)?)?,
-            Encoder::Nllb(model) => prompts.first_rows(&model.encode(&prompts)?)?,
+            Encoder::Clip(model) => model.forward(input_ids, attention_mask)?,
+            Encoder::XlmRoberta(model) => {
+                let prompts = prompts()?;
+                prompts.mean_rows(&model.encode(&prompts)?)?
+            }
+            Encoder::Nllb(model) => {
+                let prompts = prompts()?;
+                prompts.first_rows(&model.encode(&prompts)?)?
+            }
         };
         Ok(self.projection.forward(&pooled)?)
     }
 
     /// (texts, tokens, hidden_size)
     pub(super) fn hidden_states(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
-        let prompts = CompactPrompts::new(input_ids, Some(attention_mask), PAD_TOKEN_ID)?;
-        let rows = match &self.encoder {
-            Encoder::XlmRoberta(model) => model.encode(&prompts)?,
-            Encoder::Nllb(model) => model.encode(&prompts)?,
-        };
-        Ok(prompts.expand(&rows)?)
+        let prompts = || CompactPrompts::new(input_ids, Some(attention_mask), PAD_TOKEN_ID);
+        Ok(match &self.encoder {
+            Encoder::Clip(model) => model.hidden_states(input_ids, attention_mask)?,
+            Encoder::XlmRoberta(model) => {
+                let prompts = prompts()?;
+                prompts.expand(&model.encode(&prompts)?)?
+            }
+            Encoder::Nllb(model) => {
+                let prompts = prompts()?;
+                prompts.expand(&model.encode(&prompts)?)?
+            }
+        })
     }
 }
 
@@ -131,7 +164,7 @@ fn nllb_config(checkpoint: &Checkpoint, context_length: usize) -> Result<M2m100C
     Ok(config)
 }
 
-/// `text.proj`.
+/// What follows the encoder.
 #[derive(Debug, Clone)]
 enum Projection {
     Linear(Linear),

@@ -8,7 +8,8 @@ use super::super::weight_sizes::WeightSizes;
 use super::config::ModelConfig;
 use crate::activation::HiddenAct;
 use crate::error::{Error, Result};
-use crate::siglip::{SiglipVisionConfig, SiglipVisionModel};
+use crate::siglip::SiglipVisionModel;
+use crate::vision::VisionConfig;
 
 const TRUNK: &str = "visual.trunk";
 /// The beginnings of names, with the channels per head.
@@ -38,9 +39,10 @@ pub(super) fn read(
         let problem = format!("embed_dim is {}, expected the image tower's {hidden_size}", model.embed_dim);
         return Err(Error::config(OPEN_CLIP_CONFIG, problem));
     }
-    let config = SiglipVisionConfig {
+    let config = VisionConfig {
         hidden_size,
         intermediate_size: size("blocks.0.mlp.fc1.weight", 0)?,
+        projection_dim: hidden_size,
         num_hidden_layers: sizes.layers(&format!("{TRUNK}.blocks.")),
         num_attention_heads: hidden_size / head_width,
         num_channels: size("patch_embed.proj.weight", 1)?,

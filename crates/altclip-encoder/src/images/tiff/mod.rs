@@ -8,13 +8,14 @@ mod fax;
 use std::borrow::Cow;
 use std::io::Cursor;
 
-use ::tiff::decoder::{Decoder, DecodingResult, Limits};
+use ::tiff::decoder::{Decoder, Limits};
 use ::tiff::tags::{CompressionMethod, PhotometricInterpretation, SampleFormat, Tag};
 use ::tiff::{ColorType, TiffError, TiffUnsupportedError};
 use image::metadata::Orientation;
 use image::{DynamicImage, RgbImage, RgbaImage};
 
-use super::check_size;
+use super::samples::{HIGH_BYTE, packed};
+use super::{TOO_MUCH_MEMORY, check_size};
 
 /// Values of `ExtraSamples`, for a sample beyond the colours.
 const ASSOCIATED_ALPHA: u16 = 1;
@@ -43,7 +44,8 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Ori
     (limits.decoding_buffer_size, limits.intermediate_buffer_size, limits.ifd_value_size) =
         (most_bytes, most_bytes, most_bytes);
     let file = Decoder::new(Cursor::new(&*bytes)).map_err(one_line)?.with_limits(limits);
-    let image = TiffSamples::read(file, &bytes, width, height)?.into_image(palette.as_deref())?;
+    let image =
+        TiffSamples::read(file, &bytes, (width, height), most_bytes)?.into_image(palette.as_deref())?;
     Ok((image, orientation.unwrap_or(Orientation::NoTransforms)))
 }
 
@@ -60,7 +62,12 @@ struct TiffSamples {
 }
 
 impl TiffSamples {
-    fn read(mut file: Decoder<Cursor<&[u8]>>, bytes: &[u8], width: u32, height: u32) -> Result<Self, String> {
+    fn read(
+        mut file: Decoder<Cursor<&[u8]>>,
+        bytes: &[u8],
+        (width, height): (u32, u32),
+        most_bytes: usize,
+    ) -> Result<Self, String> {
         let color = file.colortype().map_err(one_line)?;
         let extra = file.find_tag_unsigned_vec::<u16>(Tag::ExtraSamples).map_err(one_line)?;
         let format = file.find_tag_unsigned_vec::<u16>(Tag::SampleFormat).map_err(one_line)?;
@@ -89,13 +96,21 @@ impl TiffSamples {
             samples.bytes = fax::decode(&mut file, bytes, width, height)?;
             return Ok(samples);
         }
-        let mut read = DecodingResult::U8(Vec::new());
-        let layout = file.read_image_to_buffer(&mut read).map_err(one_line)?;
-        let values = match read {
-            DecodingResult::U8(values) => values,
-            DecodingResult::U16(values) => values.into_iter().map(|value| (value >> 8) as u8).collect(),
-            _ => return Err(format!("samples of {} bits, expected at most 16", color.bit_depth())),
+        let sample_bytes = match color.bit_depth() {
+            0..=8 => 1,
+            9..=16 => 2,
+            bits => return Err(format!("samples of {bits} bits, expected at most 16")),
         };
+        let layout = file.image_buffer_layout().map_err(one_line)?;
+        if layout.complete_len > most_bytes {
+            return Err(TOO_MUCH_MEMORY.to_owned());
+        }
+        let mut values = vec![0; layout.complete_len];
+        file.read_image_bytes(&mut values).map_err(one_line)?;
+        if sample_bytes == 2 {
+            let count = values.len() / 2;
+            values = packed(values, count, 2, [HIGH_BYTE]);
+        }
         samples.bytes = match layout.planes {
             0 | 1 => samples.unpacked(values),
             planes => interleaved(&values, planes),
@@ -251,7 +266,7 @@ fn as_grey(bytes: &[u8]) -> Result<Vec<u8>, String> {
 
 fn one_line(error: TiffError) -> String {
     match error {
-        TiffError::LimitsExceeded => "needs more memory than its size explains".to_owned(),
+        TiffError::LimitsExceeded => TOO_MUCH_MEMORY.to_owned(),
         TiffError::UnsupportedError(TiffUnsupportedError::UnsupportedCompressionMethod(method)) => {
             format!("compressed by {method:?}, which is not read here")
         }

@@ -115,7 +115,15 @@ fn compute<F: Factor, const DOUBLED: bool>(
     let all = layer.columns.div_ceil(PANEL);
     match transform {
         Transform::Once => {
-            let weights = kept.get_or_init(|| by_tiles::transformed::<F, DOUBLED>(weights, 0..all));
+            // Not in `get_or_init`: while other threads have its tasks, rayon may give this one another image, which
+            // would then wait for itself.
+            let weights = match kept.get() {
+                Some(weights) => weights,
+                None => {
+                    let transformed = by_tiles::transformed::<F, DOUBLED>(weights, 0..all);
+                    kept.get_or_init(|| transformed)
+                }
+            };
             by_tiles::convolution::<DOUBLED>(layer, weights, 0);
         }
         Transform::SomePanels { panels } => {
