@@ -176,7 +176,10 @@ fn what_cannot_be_quantized_is_said_in_one_line() -> TestResult {
     assert!(error.contains("--dtype q8_0: only GGUF files hold quantized weights"), "{error}");
     let output = run(place.0.path(), &["convert", &source, "one.gguf", "--dtype", "q9"])?;
     let error = String::from_utf8(output.stderr)?;
-    assert!(error.contains("'q9'") && error.contains("expected one of f32, f16, bf16, int8, q4_0"), "{error}");
+    assert!(
+        error.contains("'q9'") && error.contains("expected one of f32, f16, bf16, int8, q4_0"),
+        "{error}"
+    );
     assert_eq!(output.status.code(), Some(2));
 
     place.convert(&[&source, "one.gguf", "--dtype", "q4_0", "--skip-loss"])?;

@@ -1,9 +1,10 @@
 //! Reads a trained model that a run starts from.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::export::SENTENCEPIECE;
 use crate::stages::autoencoder::Autoencoder;
 use crate::stages::dual_encoder::TrainedDualEncoder;
+use crate::tokenizer::with_todays_rules;
 use crate::weights::read_weights;
 use altclip_encoder::altclip::AltClipTextConfig;
 use altclip_encoder::conditioner::TextEncoderConfig;
@@ -38,7 +39,8 @@ impl StartModel {
         };
         let (unet_config, unet) =
             for_latents(vae.config.latent_channels, source.read_json("unet/config.json")?, weights("unet")?);
-        let tokenizer_bytes = source.read(SENTENCEPIECE)?.to_vec();
+        let tokenizer_bytes = with_todays_rules(&source.read(SENTENCEPIECE)?)
+            .map_err(|problem| Error::Setting(format!("start: {SENTENCEPIECE}: {problem}")))?;
         Ok(Self {
             tokenizer: Tokenizer::from_sentencepiece_bytes(&tokenizer_bytes, SENTENCEPIECE)?,
             tokenizer_bytes,

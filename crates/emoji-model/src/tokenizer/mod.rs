@@ -8,3 +8,4 @@ mod words;
 
 pub use error::UnigramError;
 pub use unigram::train_unigram;
+pub(crate) use unigram::with_todays_rules;

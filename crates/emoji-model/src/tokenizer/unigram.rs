@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use altclip_encoder::tokenizer::sentencepiece::{
     ModelProto, ModelType, NormalizerSpec, PieceType, SentencePiece, TrainerSpec,
 };
-use prost::Message;
+use prost::{DecodeError, Message};
 
 use super::em::{self, CandidatePiece};
 use super::error::UnigramError;
@@ -45,13 +45,7 @@ pub fn train_unigram(
     texts: impl IntoIterator<Item = String>,
     vocab_size: usize,
 ) -> Result<Vec<u8>, UnigramError> {
-    let normalizer_spec = NormalizerSpec {
-        name: Some(RULES_NAME.to_owned()),
-        precompiled_charsmap: Some(RULES.to_vec()),
-        add_dummy_prefix: Some(true),
-        remove_extra_whitespaces: Some(true),
-        escape_whitespaces: Some(true),
-    };
+    let normalizer_spec = rules();
     let words = words::count(texts, &normalizer_spec)?;
     let characters: BTreeSet<char> = words.iter().flat_map(|word| word.text.chars()).collect();
     if characters.is_empty() {
@@ -79,6 +73,26 @@ pub fn train_unigram(
         }
     }
     Ok(model(most_probable(pieces, &characters, wanted), normalizer_spec).encode_to_vec())
+}
+
+/// A model with the same pieces, but the rules that [`train_unigram`] gives one today.
+///
+/// # Errors
+/// If the model cannot be read.
+pub(crate) fn with_todays_rules(model: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    let mut model = ModelProto::decode(model)?;
+    model.normalizer_spec = Some(rules());
+    Ok(model.encode_to_vec())
+}
+
+fn rules() -> NormalizerSpec {
+    NormalizerSpec {
+        name: Some(RULES_NAME.to_owned()),
+        precompiled_charsmap: Some(RULES.to_vec()),
+        add_dummy_prefix: Some(true),
+        remove_extra_whitespaces: Some(true),
+        escape_whitespaces: Some(true),
+    }
 }
 
 /// All characters and the most probable longer pieces, in descending order.
@@ -142,7 +156,7 @@ mod tests {
     use altclip_encoder::tokenizer::Tokenizer;
 
     use super::{ModelProto, UnigramError, train_unigram};
-    use prost::Message;
+    use prost::{DecodeError, Message};
 
     fn texts() -> Vec<String> {
         let animals = ["cat", "dog", "red panda", "猫", "小狗", "红熊猫", "T恤", "café"];
