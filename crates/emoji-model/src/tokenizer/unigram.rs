@@ -156,7 +156,7 @@ mod tests {
     use altclip_encoder::tokenizer::Tokenizer;
 
     use super::{ModelProto, UnigramError, train_unigram};
-    use prost::{DecodeError, Message};
+    use prost::Message;
 
     fn texts() -> Vec<String> {
         let animals = ["cat", "dog", "red panda", "猫", "小狗", "红熊猫", "T恤", "café"];
