@@ -39,7 +39,7 @@ impl ConditioningSource for OnePrompt {
     ) -> altclip_training::Result<ConditioningRows> {
         let rows = self.rows.repeat((images.len(), 1, 1))?;
         let key_bias = Tensor::zeros((images.len(), rows.dim(1)?), DType::F32, rows.device())?;
-        Ok(ConditioningRows { rows, key_bias })
+        Ok(ConditioningRows { rows, key_bias, sides: Vec::new() })
     }
 }
 

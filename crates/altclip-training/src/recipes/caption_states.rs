@@ -105,6 +105,7 @@ impl CaptionStates {
         Ok(ConditioningRows {
             rows: rows.reshape((captions.len(), longest, width))?,
             key_bias: Tensor::from_vec(key_bias, shape, device)?,
+            sides: Vec::new(),
         })
     }
 }

@@ -176,6 +176,6 @@ impl ConditioningSource for Prompts<'_> {
         let prompts: Vec<String> = is_dropped.iter().map(&mut prompt).collect();
         let encoding = self.tokenizer.encode_padded(&prompts, PROMPT_TOKENS)?;
         let states = self.text_encoder.encode_compact(&encoding.input_ids, &encoding.attention_mask)?;
-        Ok(ConditioningRows { rows: states.rows, key_bias: states.key_bias })
+        Ok(ConditioningRows { rows: states.rows, key_bias: states.key_bias, sides: Vec::new() })
     }
 }

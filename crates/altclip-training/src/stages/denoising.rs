@@ -62,11 +62,11 @@ impl DenoisingLoss {
         }
     }
 
-    /// Draws a timestep and noise for each of the scaled latents (n, channels, height, width).
+    /// Draws noise and a timestep for each of the scaled latents (n, channels, height, width).
     ///
     /// # Errors
     /// If a tensor operation fails.
-    pub fn draw(&self, rng: &mut ChaCha8Rng, latents: &Tensor) -> Result<NoisedLatents> {
+    pub fn draw(&self, rng: &mut ChaCha8Rng, latents: &Tensor) -> Result<(Tensor, Vec<usize>)> {
         let (n, channels, _, _) = latents.dims4()?;
         // One timestep from each of n ranges of equal weight: every batch covers all noise levels, which reduces the
         // variance of the gradient (Kingma et al., arXiv 2107.00630, appendix I).
@@ -87,7 +87,7 @@ impl DenoisingLoss {
         if self.settings.offset_noise > 0. {
             noise = noise.broadcast_add(&(normal(&[n, channels, 1, 1])? * self.settings.offset_noise)?)?;
         }
-        self.noised(latents, &noise, &timesteps)
+        Ok((noise, timesteps))
     }
 
     /// Adds noise to latents of the same shape (n, channels, height, width), each at its timestep.

@@ -2,6 +2,7 @@
 
 mod by_length;
 pub mod contrastive;
+pub mod coupling;
 pub mod denoising;
 mod functions;
 pub mod realign;

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::gradients::Gradients;
 use crate::optimizer::OptimizerConfig;
 use crate::run::{Batch, Objective};
+use crate::stages::coupling::{Side, on_sides};
 use crate::stages::denoising::{DenoisingLoss, NoiseSettings};
 use crate::workers::Workers;
 use altdiffusion_pipeline::schedulers::SchedulerConfig;
@@ -86,6 +87,8 @@ pub struct ConditioningRows {
     /// (batch, rows), added to the scores: see
     /// [`CompactHiddenStates`](altclip_encoder::conditioner::CompactHiddenStates).
     pub key_bias: Tensor,
+    /// The side of the noise that each image is coupled to (see [`on_sides`]); empty if none is.
+    pub sides: Vec<Option<Side>>,
 }
 
 /// Provides the encoded captions of images.
@@ -152,8 +155,9 @@ impl<'a> Realignment<'a> {
         let is_dropped: Vec<bool> = chosen.iter().map(|_| rng.random_bool(self.caption_dropout)).collect();
         let original =
             self.latents.index_select(&Tensor::new(chosen.as_slice(), self.latents.device())?, 0)?;
-        let noised = self.denoising.draw(rng, &original)?;
+        let (noise, timesteps) = self.denoising.draw(rng, &original)?;
         let condition = self.conditions.draw(rng, &chosen, &is_dropped)?;
+        let noised = self.denoising.noised(&original, &on_sides(noise, &condition.sides)?, &timesteps)?;
         let context = self.unet.project_context(&condition.rows, Some(&condition.key_bias))?;
         self.denoising.loss(self.unet, &noised, &context)
     }

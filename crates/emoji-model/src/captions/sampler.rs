@@ -70,18 +70,18 @@ impl CaptionSampler {
         self.draw(rng, concept, language_code).map(|caption| caption.text)
     }
 
-    /// Draws a caption of a concept's image in the style of a vendor, which some captions name.
+    /// Draws a caption of a concept's image in the style of a vendor, and whether it names the style, as some do.
     pub fn sample_styled(
         &self,
         rng: &mut impl Rng,
         concept: usize,
         language_code: &str,
         vendor: &str,
-    ) -> Option<String> {
+    ) -> Option<(String, bool)> {
         if rng.random_bool(STYLED_SHARE) {
-            return self.sample_in_style(rng, concept, language_code, vendor);
+            return Some((self.sample_in_style(rng, concept, language_code, vendor)?, true));
         }
-        self.sample(rng, concept, language_code)
+        Some((self.sample(rng, concept, language_code)?, false))
     }
 
     /// Draws a caption of a concept's image that names the style of a vendor.

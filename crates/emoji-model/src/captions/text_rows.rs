@@ -146,7 +146,8 @@ impl TextRows for ImageCaptions<'_> {
             let Some(&row) = images.get(rng.random_range(0..images.len().max(1))) else { continue };
             let Some(language) = draw_language(rng, self.languages) else { continue };
             let style = self.styles.get(row as usize).map_or("", String::as_str);
-            texts.push(self.captions.sample_styled(rng, *concept, language, style).unwrap_or_default());
+            let caption = self.captions.sample_styled(rng, *concept, language, style);
+            texts.push(caption.map(|(text, _)| text).unwrap_or_default());
             rows.push(row);
         }
         Ok((texts, rows))

@@ -1,6 +1,6 @@
 //! Trains the recipe's UNet: first on English captions, then re-aligned to all languages.
 
-use super::conditions::CaptionConditioning;
+use super::conditions::{CaptionConditioning, style_sides};
 use super::corpus::Corpus;
 use super::settings::EmojiRecipe;
 use crate::dataset::ENGLISH;
@@ -155,6 +155,7 @@ impl DiffusionStages<'_> {
             text_encoder: inputs.text_encoder,
             owners,
             styles,
+            sides: style_sides(owners, styles),
         };
         let realignment =
             Realignment::new(stage.batches(), &unet, &scheduler, &latents, &conditions, *parts)?;
