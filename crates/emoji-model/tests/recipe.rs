@@ -119,6 +119,7 @@ fn the_recipe_for_18_languages_runs_stage_after_stage() {
     let output = folder.path().join("newer");
     newer.train(&data, &output, Some("vae"), &Device::Cpu, &mut watch).unwrap();
     newer.start = more.start;
+    (newer.renew_tokenizer, newer.vocab_size) = (true, newer.vocab_size + 30);
     newer.vae.start = Some(output.join("autoencoder").display().to_string());
     newer.train(&data, &output, None, &Device::Cpu, &mut watch).unwrap();
     let source = ModelSource::directory(output.join("model"));

@@ -22,7 +22,7 @@ pub enum Side {
 /// * `sides`: of each image, or empty
 ///
 /// # Errors
-/// If the number of sides is another.
+/// If there are fewer sides than images.
 pub fn on_sides(noise: Tensor, sides: &[Option<Side>]) -> candle_core::Result<Tensor> {
     if sides.iter().all(Option::is_none) {
         return Ok(noise);
@@ -34,7 +34,7 @@ pub fn on_sides(noise: Tensor, sides: &[Option<Side>]) -> candle_core::Result<Te
         _ => 1.,
     };
     let signs: Vec<f32> = means.into_iter().zip(sides).map(sign).collect();
-    noise.broadcast_mul(&Tensor::from_vec(signs, (sides.len(), 1, 1, 1), noise.device())?)
+    noise.broadcast_mul(&Tensor::from_vec(signs, (noise.dim(0)?, 1, 1, 1), noise.device())?)
 }
 
 #[cfg(test)]

@@ -49,8 +49,12 @@ const PHRASED_WEIGHT: f32 = 4.0;
 
 /// Draws one of these languages, by code; `None` if there are none.
 pub(crate) fn draw_language<'a>(rng: &mut impl Rng, languages: &'a [String]) -> Option<&'a str> {
-    let weight = |code: &String| if language(code).phrases.len() > 1 { PHRASED_WEIGHT } else { 1.0 };
-    draw(rng, languages, weight).map(String::as_str)
+    draw(rng, languages, |code| language_weight(code)).map(String::as_str)
+}
+
+/// How often a language is drawn, relative to one with bare words.
+pub(super) fn language_weight(code: &str) -> f32 {
+    if language(code).phrases.len() > 1 { PHRASED_WEIGHT } else { 1.0 }
 }
 
 impl Language {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand::{Rng, RngExt};
 
-use super::language::{draw, language};
+use super::language::{draw, language, language_weight};
 use super::slips::slip;
 use super::styles::{STYLED_SHARE, in_style};
 use super::traditional::{TRADITIONAL_SHARE, traditional};
@@ -168,7 +168,8 @@ impl CaptionSampler {
     /// The tokenizer's training texts: every name and keyword, and the text that phrases put around them.
     ///
     /// Words and phrases are separate, so that the tokenizer learns to split "一只猫" between 一只 and 猫. They are
-    /// repeated by their weight in captions, phrases less, so that few pieces are spent on them.
+    /// repeated by their weight in captions and that of their language, phrases less, so that few pieces are spent on
+    /// them.
     pub fn tokenizer_texts(&self, languages: &[&str]) -> Vec<String> {
         let mut texts = Vec::new();
         for code in languages {
@@ -177,7 +178,7 @@ impl CaptionSampler {
             for (subcategory, words) in &self.concepts {
                 let Some(words) = words.get(*code) else { continue };
                 for word in &words.alone {
-                    let times = (word.weight * TIMES_EACH_NAME).ceil() as usize;
+                    let times = (word.weight * TIMES_EACH_NAME * language_weight(code)).ceil() as usize;
                     texts.extend(std::iter::repeat_n(word.text.clone(), times));
                     texts.push(capitalise(&word.text));
                 }

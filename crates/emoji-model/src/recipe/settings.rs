@@ -29,6 +29,10 @@ pub struct EmojiRecipe {
     /// A model from an earlier run to train further: its autoencoder, or the one of `vae.start`, replaces the new
     /// one, its encoders those of teacher and student, and its UNet the base.
     pub start: Option<String>,
+    /// Whether such a model gets a new tokenizer, trained on the captions of today. New pieces begin with the mean of
+    /// the embeddings that they were written with.
+    #[serde(default)]
+    pub renew_tokenizer: bool,
     /// Languages of the captions, by code, including English.
     pub languages: Vec<String>,
     /// Drawing styles for the encoders and the autoencoder.

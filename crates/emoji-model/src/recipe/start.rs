@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::export::SENTENCEPIECE;
 use crate::stages::autoencoder::Autoencoder;
 use crate::stages::dual_encoder::TrainedDualEncoder;
-use crate::tokenizer::with_todays_rules;
+use crate::tokenizer::{transfer, with_todays_rules};
 use crate::weights::read_weights;
 use altclip_encoder::altclip::AltClipTextConfig;
 use altclip_encoder::conditioner::TextEncoderConfig;
@@ -13,6 +13,9 @@ use altdiffusion_pipeline::unet::UNet2DConditionConfig;
 use candle_core::Tensor;
 use model_files::source::ModelSource;
 use std::collections::BTreeMap;
+
+/// The text tower's embedding of pieces.
+const WORD_EMBEDDING: &str = "roberta.embeddings.word_embeddings.weight";
 
 /// The parts of a model written by `export_model`.
 pub(super) struct StartModel {
@@ -54,6 +57,21 @@ impl StartModel {
             unet_config,
             unet,
         })
+    }
+
+    /// Goes on with another tokenizer.
+    ///
+    /// # Errors
+    /// If the text tower has no embedding for the tokenizer that it comes with.
+    pub(super) fn renew_tokenizer(&mut self, (tokenizer, bytes): (Tokenizer, Vec<u8>)) -> Result<()> {
+        let TrainedDualEncoder { text_config, text_weights, .. } = &mut self.student;
+        let Some(embedding) = text_weights.get_mut(WORD_EMBEDDING) else {
+            return Err(Error::Setting(format!("start: text_encoder: expected a tensor {WORD_EMBEDDING}")));
+        };
+        *embedding = transfer(embedding, &self.tokenizer_bytes, &bytes)?;
+        text_config.encoder.vocab_size = embedding.dim(0)?;
+        (self.tokenizer, self.tokenizer_bytes) = (tokenizer, bytes);
+        Ok(())
     }
 }
 

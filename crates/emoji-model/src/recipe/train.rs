@@ -52,8 +52,11 @@ impl EmojiRecipe {
         let held_out = HeldOutReport::new(&whole, &split, device)?;
 
         if let Some(start) = &self.start {
-            let StartModel { tokenizer, tokenizer_bytes, mut student, vae, unet_config, unet } =
-                StartModel::open(start, self.vae.start.as_deref())?;
+            let mut model = StartModel::open(start, self.vae.start.as_deref())?;
+            if self.renew_tokenizer {
+                model.renew_tokenizer(self.tokenizer(&corpus, output)?)?;
+            }
+            let StartModel { tokenizer, tokenizer_bytes, mut student, vae, unet_config, unet } = model;
             let tokenizer = (&tokenizer, tokenizer_bytes.as_slice());
             let mut vae = vae.with_latents(&corpus.images)?;
             self.train_decoder(&mut vae, &corpus, output, observer)?;
