@@ -37,6 +37,7 @@ PARTS = (
     "k_diffusion",
     "unet",
     "vae",
+    "upscaler",
     "variants",
     "text_encoder",
     "pipeline",

@@ -149,6 +149,7 @@ pub mod latents;
 pub mod random;
 pub mod schedulers;
 pub mod unet;
+pub mod upscaler;
 pub mod vae;
 
 pub use adapters::{Lora, TextualInversion};
@@ -179,6 +180,7 @@ pub use schedulers::{Scheduler, SchedulerConfig, SchedulerFactory, SchedulerKind
 pub use start::Start;
 pub use text_states::TextStates;
 pub use unet::UNet2DConditionModel;
+pub use upscaler::PixelShuffleUpscaler;
 pub use vae::{AutoencoderKl, Tiling};
 
 // What users of this crate need from others.

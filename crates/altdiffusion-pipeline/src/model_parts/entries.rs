@@ -10,7 +10,7 @@ use super::number_types::choose;
 use super::text_encoder_names::TextEncoderNames;
 use super::unet_names::{self, UNetNames};
 use super::vae_names::{self, VaeNames, name_of_today, shape_in_ldm};
-use super::{ModelParts, PartFiles, PartKind, SAFETY_CHECKER};
+use super::{ModelParts, PartFiles, PartKind, SAFETY_CHECKER, UPSCALER};
 use crate::Result;
 
 /// A tensor of a part.
@@ -79,10 +79,9 @@ impl ModelParts {
                 None => left_out.push(format!("vae: {}", entry.name)),
             }
         }
-        if self.safety.is_some() {
-            // No file in this naming has a safety checker.
-            left_out.push(format!("{SAFETY_CHECKER}.*"));
-        }
+        // No file in this naming has an upscaler or a safety checker.
+        left_out.extend(self.upscaler.as_ref().map(|_| format!("{UPSCALER}.*")));
+        left_out.extend(self.safety.as_ref().map(|_| format!("{SAFETY_CHECKER}.*")));
         Ok((entries, left_out))
     }
 

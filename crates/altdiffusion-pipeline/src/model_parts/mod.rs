@@ -45,6 +45,8 @@ pub(crate) const UNET_CONFIG: &str = "unet/config.json";
 pub(crate) const VAE_CONFIG: &str = "vae/config.json";
 const IMAGE_ENCODER: &str = "image_encoder";
 const IMAGE_ENCODER_CONFIG: &str = "image_encoder/config.json";
+const UPSCALER: &str = "upscaler";
+const UPSCALER_CONFIG: &str = "upscaler/config.json";
 const SAFETY_CHECKER: &str = "safety_checker";
 pub(crate) const SAFETY_CHECKER_CONFIG: &str = "safety_checker/config.json";
 pub(crate) const FEATURE_EXTRACTOR_CONFIG: &str = "feature_extractor/preprocessor_config.json";
@@ -62,6 +64,7 @@ enum PartKind {
     UNet,
     Vae,
     ImageEncoder,
+    Upscaler,
     SafetyChecker,
 }
 
@@ -74,6 +77,8 @@ pub struct ModelParts {
     pub(crate) text_encoder: PartFiles,
     pub(crate) unet: PartFiles,
     pub(crate) vae: PartFiles,
+    /// The network that enlarges images, if the model has one.
+    pub(crate) upscaler: Option<PartFiles>,
     /// The safety checker, if the model has one.
     pub(crate) safety: Option<SafetyCheckerFiles>,
     /// The image encoder for the text encoder's space, if the model has one. It is not used to draw, but kept when
@@ -123,17 +128,19 @@ impl ModelParts {
         let part = |config, folder| -> Result<PartFiles> {
             Ok(PartFiles { config: source.read(config)?, weights: Checkpoint::open(source, folder)? })
         };
+        let optional_part = |config, folder| -> Result<Option<PartFiles>> {
+            let Some(config) = source.read_optional(config)? else { return Ok(None) };
+            Ok(Some(PartFiles { config, weights: Checkpoint::open(source, folder)? }))
+        };
         Ok(Self {
             name: source.to_string(),
             scheduler: source.read(SCHEDULER_CONFIG)?,
             text_encoder: part(TEXT_ENCODER_CONFIG, "text_encoder")?,
             unet: part(UNET_CONFIG, "unet")?,
             vae: part(VAE_CONFIG, "vae")?,
+            upscaler: optional_part(UPSCALER_CONFIG, UPSCALER)?,
             safety: SafetyCheckerFiles::of(source)?,
-            image_encoder: match source.read_optional(IMAGE_ENCODER_CONFIG)? {
-                Some(_) => Some(part(IMAGE_ENCODER_CONFIG, IMAGE_ENCODER)?),
-                None => None,
-            },
+            image_encoder: optional_part(IMAGE_ENCODER_CONFIG, IMAGE_ENCODER)?,
             tokenizer: Some(source.clone()),
             single: None,
             not_in_int8: BTreeSet::new(),
@@ -202,6 +209,7 @@ impl ModelParts {
             text_encoder: PartFiles { config: text_encoder_config, weights: text_encoder },
             unet: PartFiles { config: unet_config, weights: unet },
             vae: PartFiles { config: vae_config, weights: vae },
+            upscaler: None,
             safety: beside.map(SafetyCheckerFiles::of).transpose()?.flatten(),
             image_encoder: None,
             tokenizer: beside.cloned(),
@@ -221,12 +229,13 @@ impl ModelParts {
 
     /// The weights that images depend on: the one file, or that of each part.
     pub fn weights(&self) -> Vec<Checkpoint> {
+        let upscaler = self.upscaler.as_ref().map(|upscaler| &upscaler.weights);
         let safety = self.safety.as_ref().map(|safety| &safety.checker.weights);
         match &self.single {
             Some((file, _)) => vec![file.clone()],
             None => {
                 let parts = [&self.text_encoder.weights, &self.unet.weights, &self.vae.weights];
-                parts.into_iter().chain(safety).cloned().collect()
+                parts.into_iter().chain(upscaler).chain(safety).cloned().collect()
             }
         }
     }

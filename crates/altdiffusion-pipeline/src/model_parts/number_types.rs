@@ -4,7 +4,7 @@
 //! most for quality: llama.cpp and stable-diffusion.cpp keep norms and biases in f32, stable-diffusion.cpp also the
 //! timestep embedding, and ComfyUI-GGUF the first and last convolutions, since nothing after them corrects their
 //! errors (Q-Diffusion, Li et al. 2023, arXiv:2302.04304, finds the same). The autoencoder is a tenth of a model,
-//! runs once, and shows each error in the image. The safety checker is left alone so that no verdict changes.
+//! runs once, and shows each error in the image; so does the upscaler, which is tiny. The safety checker is left alone so that no verdict changes.
 //!
 //! In int8 are the weights of linear layers, whose inputs are then rounded too, except for the most sensitive ones. All
 //! others are bf16 there.
@@ -37,7 +37,7 @@ pub(super) fn choose(part: PartKind, name: &str, shape: &[usize], wanted: Number
         return as_it_is(NumberType::F32);
     }
     let wanted = match part {
-        PartKind::Vae | PartKind::SafetyChecker => return as_it_is(NumberType::F16),
+        PartKind::Vae | PartKind::Upscaler | PartKind::SafetyChecker => return as_it_is(NumberType::F16),
         PartKind::UNet => match name.split('.').next() {
             Some("conv_in" | "conv_out" | "time_embedding") => return as_it_is(NumberType::F16),
             _ => wanted,
@@ -66,7 +66,7 @@ pub(super) fn choose_int8(part: PartKind, name: &str, shape: &[usize]) -> Number
     if shape.len() < 2 {
         return NumberType::F32;
     }
-    if matches!(part, PartKind::Vae | PartKind::SafetyChecker) {
+    if matches!(part, PartKind::Vae | PartKind::Upscaler | PartKind::SafetyChecker) {
         return NumberType::F16;
     }
     // Tables are read by rows, without products.

@@ -17,7 +17,7 @@ use super::output::{ARCHITECTURE, OnTensor, format_metadata, report_progress, wr
 use super::vae_names::shape_in_diffusers;
 use super::{
     FEATURE_EXTRACTOR_CONFIG, IMAGE_ENCODER, ModelParts, PartKind, SAFETY_CHECKER, SCHEDULER_CONFIG,
-    SafetyCheckerFiles,
+    SafetyCheckerFiles, UPSCALER,
 };
 use crate::{Error, Result};
 
@@ -62,6 +62,9 @@ impl ModelParts {
         ];
         if let Some(part) = &self.image_encoder {
             parts.push((PartKind::ImageEncoder, IMAGE_ENCODER, part, in_folder(part, str::to_owned)));
+        }
+        if let Some(part) = &self.upscaler {
+            parts.push((PartKind::Upscaler, UPSCALER, part, in_folder(part, str::to_owned)));
         }
         if let Some(SafetyCheckerFiles { checker, .. }) = &self.safety {
             parts.push((PartKind::SafetyChecker, SAFETY_CHECKER, checker, in_folder(checker, str::to_owned)));
@@ -113,7 +116,7 @@ impl ModelParts {
             };
             let is_quantized = tensors.iter().any(is_quantized);
             let stem = match kind {
-                PartKind::UNet | PartKind::Vae => "diffusion_pytorch_model",
+                PartKind::UNet | PartKind::Vae | PartKind::Upscaler => "diffusion_pytorch_model",
                 PartKind::TextEncoder | PartKind::ImageEncoder | PartKind::SafetyChecker => "model",
             };
             let relative = Path::new(folder)
@@ -165,7 +168,7 @@ impl ModelParts {
         let feature_extractor = part(has_checker || has_encoder, "transformers", "CLIPImageProcessor");
         let safety_checker = part(has_checker, "stable_diffusion", "StableDiffusionSafetyChecker");
         let image_encoder = part(has_encoder, "transformers", "CLIPVisionModelWithProjection");
-        Ok(json!({
+        let mut index = json!({
             "_class_name": pipeline,
             "feature_extractor": feature_extractor,
             "image_encoder": image_encoder,
@@ -176,6 +179,11 @@ impl ModelParts {
             "tokenizer": ["transformers", tokenizer.unwrap_or(usual_tokenizer)],
             "unet": ["diffusers", "UNet2DConditionModel"],
             "vae": ["diffusers", "AutoencoderKL"],
-        }))
+        });
+        // Models of other programs have no such part, and do not mention it.
+        if self.upscaler.is_some() {
+            index[UPSCALER] = json!(["altdiffusion", "PixelShuffleUpscaler"]);
+        }
+        Ok(index)
     }
 }

@@ -211,6 +211,13 @@ impl GenerateOptions {
         self
     }
 
+    /// Enlarges the drawn images along each side, 1 (not at all, the default) to 4 times: by the model's upscaler, if it has
+    /// one, or else by Lanczos interpolation.
+    pub fn scale(mut self, scale: usize) -> Self {
+        self.scale = scale;
+        self
+    }
+
     /// Sets a flag that can end the run from another thread.
     pub fn cancellation(mut self, cancellation: Cancellation) -> Self {
         self.cancellation = cancellation;

@@ -108,6 +108,8 @@ pub struct GenerateOptions {
     pub image_prompts: Vec<ImagePrompt>,
     /// The decoder's tiles.
     pub tiling: Option<Tiling>,
+    /// How many times larger the images get along each side once they are drawn.
+    pub scale: usize,
     /// A flag that ends the run. It does not affect the images, and is not serialized.
     #[serde(skip)]
     pub cancellation: Cancellation,
@@ -154,6 +156,7 @@ impl Default for GenerateOptions {
             guess_mode: false,
             image_prompts: Vec::new(),
             tiling: None,
+            scale: 1,
             cancellation: Cancellation::default(),
         }
     }
@@ -162,6 +165,8 @@ impl Default for GenerateOptions {
 impl GenerateOptions {
     /// The default number of steps.
     pub const STEPS: usize = 50;
+    /// The largest [`scale`](Self::scale).
+    pub const LARGEST_SCALE: usize = 4;
     /// The default guidance scale.
     pub const GUIDANCE_SCALE: f64 = Guidance::SCALE;
 

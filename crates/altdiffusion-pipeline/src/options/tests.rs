@@ -29,7 +29,8 @@ fn options_survive_json() -> TestResult {
         .strength(0.5)
         .windows(DenoisingWindows::of_side(16).overlap(4))
         .guess_mode(true)
-        .tiling(Tiling::of_side(32).overlap(0.5));
+        .tiling(Tiling::of_side(32).overlap(0.5))
+        .scale(3);
     for options in [options, GenerateOptions::default()] {
         let json = serde_json::to_value(&options)?;
         let read: GenerateOptions = serde_json::from_value(json.clone())?;

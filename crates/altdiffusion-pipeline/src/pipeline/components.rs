@@ -13,6 +13,7 @@ use super::model::{AltDiffusion, DenoiserComponent, TextComponents};
 use crate::denoiser::Denoiser;
 use crate::safety_checker::SafetyChecker;
 use crate::schedulers::{SchedulerConfig, SchedulerFactory};
+use crate::upscaler::PixelShuffleUpscaler;
 use crate::vae::AutoencoderKl;
 use crate::{Error, Result};
 
@@ -39,6 +40,7 @@ pub struct Components {
     prompt_tokens: usize,
     scheduler: SchedulerConfig,
     scheduler_factory: Option<SchedulerFactory>,
+    upscaler: Option<PixelShuffleUpscaler>,
     safety_checker: Option<SafetyChecker>,
 }
 
@@ -54,6 +56,7 @@ impl Components {
             prompt_tokens: PROMPT_TOKENS,
             scheduler: SchedulerConfig::default(),
             scheduler_factory: None,
+            upscaler: None,
             safety_checker: None,
         }
     }
@@ -83,6 +86,12 @@ impl Components {
         self
     }
 
+    /// Sets the network that enlarges images, see [`GenerateOptions::scale`](crate::GenerateOptions::scale).
+    pub fn upscaler(mut self, upscaler: PixelShuffleUpscaler) -> Self {
+        self.upscaler = Some(upscaler);
+        self
+    }
+
     /// Sets the checker that images must pass.
     pub fn safety_checker(mut self, checker: SafetyChecker) -> Self {
         self.safety_checker = Some(checker);
@@ -105,6 +114,7 @@ impl AltDiffusion {
             prompt_tokens,
             scheduler,
             scheduler_factory,
+            upscaler,
             safety_checker,
         } = components;
         let spec = denoiser.spec();
@@ -137,6 +147,7 @@ impl AltDiffusion {
             denoiser: DenoiserComponent { spec, model: Component::Resident(denoiser), weights: None },
             vae_config: vae.config().clone(),
             vae: Component::Resident(vae),
+            upscaler: upscaler.map(Component::Resident),
             safety_checker: safety_checker.map(Component::Resident),
             scheduler,
             scheduler_factory,

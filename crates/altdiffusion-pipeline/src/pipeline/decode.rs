@@ -1,4 +1,4 @@
-//! Decodes latents to images, and blackens the flagged ones.
+//! Decodes latents to images, and finishes these.
 
 use candle_core::Tensor;
 use image::RgbImage;
@@ -46,13 +46,18 @@ impl AltDiffusion {
         Ok(images)
     }
 
-    /// Blackens the images that the safety checker flags, if there is one, and returns the flags.
-    pub(super) fn black_out(&self, images: &mut [RgbImage]) -> Result<Option<Vec<bool>>> {
-        let Some(checker) = self.safety_checker()? else { return Ok(None) };
-        let flagged = checker.check(images)?;
-        for (image, _) in images.iter_mut().zip(&flagged).filter(|(_, flagged)| **flagged) {
+    /// Enlarges the images, blackens those that the safety checker flags, if there is one, and returns the flags.
+    pub(super) fn enlarge_checked(
+        &self,
+        images: Vec<RgbImage>,
+        scale: usize,
+    ) -> Result<(Vec<RgbImage>, Option<Vec<bool>>)> {
+        let checker = self.safety_checker()?;
+        let flagged = checker.map(|checker| checker.check(&images)).transpose()?;
+        let mut images = self.enlarge(images, scale)?;
+        for (image, _) in images.iter_mut().zip(flagged.iter().flatten()).filter(|(_, flagged)| **flagged) {
             image.fill(0);
         }
-        Ok(Some(flagged))
+        Ok((images, flagged))
     }
 }

@@ -7,6 +7,7 @@ use candle_core::Tensor;
 use image::RgbImage;
 use web_time::Instant;
 
+use super::enlarge::check_scale;
 use super::limits::MOST_IMAGES;
 use super::model::AltDiffusion;
 use crate::conditioning::Conditioning;
@@ -21,7 +22,7 @@ use crate::{Error, Result};
 /// The result of a generation.
 #[derive(Debug, Clone)]
 pub struct Generated {
-    /// The images. Those flagged by the safety checker are black.
+    /// The images, enlarged if asked for. Those flagged by the safety checker are black.
     pub images: Vec<RgbImage>,
     /// Whether each image was flagged, if the model has a safety checker.
     pub flagged: Option<Vec<bool>>,
@@ -38,7 +39,7 @@ pub struct Timings {
     pub text: Duration,
     /// Each call of the UNet, with the scheduler's step.
     pub steps: Vec<Duration>,
-    /// Decoding the latents.
+    /// Decoding the latents, and enlarging the images.
     pub decode: Duration,
     /// Everything, except loading the model.
     pub total: Duration,
@@ -84,6 +85,7 @@ impl AltDiffusion {
         let denoise_options = checked_denoise_options(options)?;
         self.check_controls(options)?;
         self.check_image_prompts(options)?;
+        check_scale(options.scale)?;
         let mut noise = self.noise(options)?;
         let run_start = self.start(options, scheduler.as_ref(), noise.as_mut())?;
         let total = scheduler.timesteps().len().saturating_sub(run_start.first_index);
@@ -124,10 +126,10 @@ impl AltDiffusion {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Error::Cancelled { completed: total, total, latents: None }),
         };
-        let mut images = self
+        let images = self
             .decode_with(&latents, options.tiling, &options.cancellation, before_each)
             .map_err(|error| error.in_run(total, total, Some(&latents)))?;
-        let flagged = self.black_out(&mut images)?;
+        let (images, flagged) = self.enlarge_checked(images, options.scale)?;
         let timings = Timings { text, steps, decode: decoding.elapsed(), total: start.elapsed() };
         Ok(Generated { images, flagged, latents, timings })
     }

@@ -15,10 +15,11 @@ use super::load_options::LoadOptions;
 use super::model::{AltDiffusion, DenoiserComponent, TextComponents};
 use crate::adapters::{Merge, TextualInversion};
 use crate::denoiser::{Denoiser, DenoiserSpec};
-use crate::model_parts::{ModelParts, unet_name_in_latent_diffusion};
+use crate::model_parts::{ModelParts, PartFiles, unet_name_in_latent_diffusion};
 use crate::safety_checker::SafetyChecker;
 use crate::schedulers::SchedulerConfig;
 use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};
+use crate::upscaler::{PixelShuffleUpscaler, UpscalerConfig};
 use crate::vae::{AutoencoderKl, AutoencoderKlConfig};
 use crate::{Error, PerBlock, Result};
 
@@ -98,6 +99,16 @@ impl AltDiffusion {
             let (config, weights, device) = (configs.vae.clone(), parts.vae.weights, device.clone());
             Component::new(kept, move || AutoencoderKl::new(&config, weights.var_builder(dtype, &device)?))?
         };
+        let upscaler = match parts.upscaler {
+            Some(PartFiles { config, weights }) => {
+                let config: UpscalerConfig = parse_config(&config)?;
+                let device = device.clone();
+                Some(Component::new(kept, move || {
+                    PixelShuffleUpscaler::new(&config, weights.var_builder(dtype, &device)?)
+                })?)
+            }
+            None => None,
+        };
         let safety_checker = match parts.safety.filter(|_| safety_checker) {
             Some(parts) => {
                 let device = device.clone();
@@ -111,6 +122,7 @@ impl AltDiffusion {
             denoiser: DenoiserComponent { spec: DenoiserSpec::from(&unet), model, weights },
             vae,
             vae_config,
+            upscaler,
             safety_checker,
             scheduler,
             scheduler_factory: None,

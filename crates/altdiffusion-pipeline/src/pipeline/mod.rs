@@ -4,6 +4,7 @@ mod component;
 mod components;
 mod control;
 mod decode;
+mod enlarge;
 mod generate;
 mod initial_state;
 mod limits;

@@ -16,6 +16,7 @@ use crate::latent_preview::LatentPreview;
 use crate::safety_checker::SafetyChecker;
 use crate::schedulers::{SchedulerConfig, SchedulerFactory};
 use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};
+use crate::upscaler::PixelShuffleUpscaler;
 use crate::vae::{AutoencoderKl, AutoencoderKlConfig};
 use crate::{Error, Result};
 
@@ -41,6 +42,7 @@ pub struct AltDiffusion {
     pub(super) denoiser: DenoiserComponent,
     pub(super) vae: Component<AutoencoderKl>,
     pub(super) vae_config: AutoencoderKlConfig,
+    pub(super) upscaler: Option<Component<PixelShuffleUpscaler>>,
     pub(super) safety_checker: Option<Component<SafetyChecker>>,
     pub(super) scheduler: SchedulerConfig,
     pub(super) scheduler_factory: Option<SchedulerFactory>,
@@ -152,6 +154,14 @@ impl AltDiffusion {
     /// The configuration of the autoencoder.
     pub fn vae_config(&self) -> &AutoencoderKlConfig {
         &self.vae_config
+    }
+
+    /// The upscaler, if the model has one.
+    ///
+    /// # Errors
+    /// If it has to be loaded, as with [`LoadOptions::low_memory`](super::LoadOptions::low_memory), and that fails.
+    pub fn upscaler(&self) -> Result<Option<Cow<'_, PixelShuffleUpscaler>>> {
+        self.upscaler.as_ref().map(Component::get).transpose()
     }
 
     /// The safety checker, if the model has one and it is on.

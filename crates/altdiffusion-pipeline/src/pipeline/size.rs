@@ -39,7 +39,8 @@ impl AltDiffusion {
         self.vae_config().downscale().max(SIZE_MULTIPLE)
     }
 
-    /// What these options would draw: the number of images, and the width and height of each in pixels.
+    /// What these options would draw: the number of images, and the width and height of each in pixels, before they are
+    /// enlarged.
     ///
     /// # Errors
     /// If that size cannot be drawn.
