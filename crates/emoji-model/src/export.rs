@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::stages::autoencoder::Autoencoder;
 use crate::stages::dual_encoder::TrainedDualEncoder;
+use crate::stages::upscaler::TrainedUpscaler;
 use altclip_encoder::altclip::AltClipConfig;
 use altclip_encoder::conditioner::TextEncoderConfig;
 use altclip_encoder::images::Background;
@@ -69,9 +70,10 @@ pub fn export_model(
     dual_encoder: &TrainedDualEncoder,
     vae: &Autoencoder,
     unet: &TrainedUnet,
+    upscaler: Option<&TrainedUpscaler>,
 ) -> Result<()> {
     let size = dual_encoder.vision_config.image_size;
-    write_json(folder, "model_index.json", &model_index())?;
+    write_json(folder, "model_index.json", &model_index(upscaler.is_some()))?;
 
     write_file(folder, SENTENCEPIECE, tokenizer)?;
     write_json(folder, "tokenizer/tokenizer_config.json", &tokenizer_config())?;
@@ -93,6 +95,12 @@ pub fn export_model(
     write_json(folder, "feature_extractor/preprocessor_config.json", &preprocessor_config(size))?;
 
     export_autoencoder(folder, size, vae)?;
+    if let Some(upscaler) = upscaler {
+        let tags = json!({ "_class_name": "PixelShuffleUpscaler" });
+        write_json(folder, "upscaler/config.json", &tagged(&upscaler.config, tags)?)?;
+        let name = "upscaler/diffusion_pytorch_model.safetensors";
+        write_weights(folder, name, &upscaler.weights, DType::F16)?;
+    }
 
     let tags = json!({ "_class_name": "UNet2DConditionModel", "_diffusers_version": DIFFUSERS_VERSION });
     write_json(folder, "unet/config.json", &tagged(&unet.config, tags)?)?;
@@ -137,8 +145,8 @@ pub fn export_dual_encoder(folder: &Path, tokenizer: &[u8], model: &TrainedDualE
     write_weights(folder, "model.safetensors", &weights, DType::F32)
 }
 
-fn model_index() -> Value {
-    json!({
+fn model_index(has_upscaler: bool) -> Value {
+    let mut index = json!({
         "_class_name": "AltDiffusionPipeline",
         "_diffusers_version": DIFFUSERS_VERSION,
         "feature_extractor": ["transformers", "CLIPImageProcessor"],
@@ -150,7 +158,11 @@ fn model_index() -> Value {
         "tokenizer": ["transformers", "XLMRobertaTokenizer"],
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
-    })
+    });
+    if has_upscaler {
+        index["upscaler"] = json!(["altdiffusion", "PixelShuffleUpscaler"]);
+    }
+    index
 }
 
 fn special_tokens() -> Value {

@@ -15,6 +15,15 @@ pub fn to_tensor(pixels: &[u8], size: usize, device: &Device) -> Result<Tensor> 
     Tensor::from_vec(values, (n, size, size, 3), device)
 }
 
+/// Converts images from −1 to 1, of any shape, to 8-bit values: the reverse of [`to_tensor`].
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn to_bytes(images: &Tensor) -> Result<Vec<u8>> {
+    let levels = ((images.clamp(-1., 1.)? + 1.)? * 127.5)?.round()?;
+    levels.to_dtype(DType::U8)?.flatten_all()?.to_vec1()
+}
+
 /// Appends a channels-last square image, shifted over white by up to `max_shift` pixels and with Gaussian noise of a
 /// standard deviation of up to `max_noise`, so that an encoder does not rely on single pixels.
 pub fn disturb(

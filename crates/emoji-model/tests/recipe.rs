@@ -8,9 +8,10 @@ use altclip_training::settings::SettingChange;
 use altclip_training::{Metrics, Observer};
 use altdiffusion_pipeline::{AltDiffusion, GenerateOptions};
 use candle_core::{DType, Device};
-use common::write_people;
+use common::{png, write, write_people};
 use emoji_model::dataset::{PrepareOptions, prepare};
 use emoji_model::stages::decoder::DecoderStage;
+use emoji_model::stages::upscaler::UpscalerStage;
 use emoji_model::{DrawnStage, EmojiRecipe, KnownConcepts};
 use model_files::source::ModelSource;
 use tempfile::TempDir;
@@ -65,6 +66,19 @@ fn small_recipe() -> EmojiRecipe {
     }
     let decoder = DecoderStage { batch_size: 2, ..recipe.decoder.clone() };
     recipe.drawn = Some(DrawnStage { drawings: 2, steps: 2, decoder });
+    recipe.upscaler = Some(UpscalerStage {
+        images: "large".into(),
+        hidden_channels: 4,
+        num_hidden_layers: 1,
+        batch_size: 4,
+        crop: 8,
+        decodings: 1,
+        max_latent_noise: 0.1,
+        clean_share: 0.5,
+        edge_weight: 0.5,
+        parts: 2,
+        optimizer: recipe.decoder.optimizer.clone(),
+    });
     recipe
 }
 
@@ -80,6 +94,13 @@ fn the_recipe_for_18_languages_runs_stage_after_stage() {
         let mut watch = Watch::default();
         recipe.train(&data, &output, last, &Device::Cpu, &mut watch).map(|()| watch)
     };
+    let error = run(None).err().unwrap().to_string();
+    assert!(error.starts_with("upscaler.images: ") && error.contains("data/large"), "{error}");
+    // Of one vendor, three people.
+    for person in 0..3u8 {
+        let name = format!("large/google/{:X}.png", 0x1F980 + u32::from(person));
+        write(data.join(name), png(256, [person; 3]));
+    }
     let steps = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), 2)).collect::<Vec<_>>();
     let error = run(Some("drawing")).err().unwrap().to_string();
     assert!(error.starts_with("stage `drawing`: expected one of vae, clip, base"), "{error}");
@@ -90,7 +111,16 @@ fn the_recipe_for_18_languages_runs_stage_after_stage() {
     let watch = run(None).unwrap();
     assert_eq!(
         watch.steps,
-        steps(&["decoder", "image", "contrastive", "keys-and-values", "whole", "guidance", "drawn"])
+        steps(&[
+            "decoder",
+            "image",
+            "contrastive",
+            "keys-and-values",
+            "whole",
+            "guidance",
+            "drawn",
+            "upscaler"
+        ])
     );
     for model in ["english: ", "distilled: ", "contrastive-model: "] {
         assert!(watch.notes.iter().any(|note| note.starts_with(model)), "{:?}", watch.notes);
@@ -101,7 +131,11 @@ fn the_recipe_for_18_languages_runs_stage_after_stage() {
     assert_eq!(known.languages().count(), 18);
     let pipeline = AltDiffusion::from_source(&source, DType::F32, &Device::Cpu);
     let options = GenerateOptions::new("一个人").steps(2);
-    assert_eq!(pipeline.unwrap().generate(&options).unwrap().images.len(), 1);
+    let pipeline = pipeline.unwrap();
+    assert_eq!(pipeline.generate(&options).unwrap().images.len(), 1);
+    assert!(pipeline.upscaler().unwrap().is_some());
+    let enlarged = pipeline.generate(&options.clone().scale(4)).unwrap();
+    assert_eq!(enlarged.images[0].dimensions(), (256, 256));
     let again = run(None).unwrap();
     assert!(again.steps.is_empty(), "{:?}", again.steps);
     // The model is enough to train the last stages further.
@@ -110,7 +144,16 @@ fn the_recipe_for_18_languages_runs_stage_after_stage() {
     more.train(&data, &output, None, &Device::Cpu, &mut watch).unwrap();
     assert_eq!(
         watch.steps,
-        steps(&["decoder", "image", "contrastive", "keys-and-values", "whole", "guidance", "drawn"])
+        steps(&[
+            "decoder",
+            "image",
+            "contrastive",
+            "keys-and-values",
+            "whole",
+            "guidance",
+            "drawn",
+            "upscaler"
+        ])
     );
     assert!(output.join("model/unet/config.json").exists());
     // Also with a newer autoencoder, whose latents have other channels.

@@ -12,8 +12,8 @@ pub const IMAGE_SIZE: usize = 64;
 /// Bytes per image: rows of RGB pixels.
 pub const IMAGE_BYTES: usize = IMAGE_SIZE * IMAGE_SIZE * 3;
 
-/// Decodes a 64 × 64 PNG on white to rows of RGB pixels, [`IMAGE_BYTES`] bytes. `path` is used in errors.
-pub(super) fn decode_on_white(path: &Path, png: &[u8]) -> Result<Vec<u8>> {
+/// Decodes a square PNG of this side on white to rows of RGB pixels. `path` is used in errors.
+pub(super) fn decode_on_white(path: &Path, png: &[u8], side: usize) -> Result<Vec<u8>> {
     let mut reader = ImageReader::with_format(Cursor::new(png), ImageFormat::Png);
     let mut limits = Limits::default();
     limits.max_image_width = Some(4096);
@@ -21,10 +21,9 @@ pub(super) fn decode_on_white(path: &Path, png: &[u8]) -> Result<Vec<u8>> {
     reader.limits(limits);
     let image =
         reader.decode().map_err(|e| Error::data(path, format!("expected a PNG image: {e}")))?.into_rgba8();
-    let size = IMAGE_SIZE as u32;
-    if image.dimensions() != (size, size) {
-        let (width, height) = image.dimensions();
-        return Err(Error::data(path, format!("expected {size} × {size} pixels, found {width} × {height}")));
+    let (width, height) = image.dimensions();
+    if (width as usize, height as usize) != (side, side) {
+        return Err(Error::data(path, format!("expected {side} × {side} pixels, found {width} × {height}")));
     }
     let over_white = |colour: u8, alpha: u8| {
         let (colour, alpha) = (u32::from(colour), u32::from(alpha));

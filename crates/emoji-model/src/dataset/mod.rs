@@ -7,6 +7,7 @@
 mod cldr;
 mod concept;
 mod images;
+mod large;
 mod packages;
 mod prepare;
 mod prepared;
@@ -17,6 +18,7 @@ mod split;
 pub use cldr::{ConceptLabel, ENGLISH, LANGUAGES};
 pub use concept::{Composition, Concept, FOLDS, ImageRef};
 pub use images::{IMAGE_BYTES, IMAGE_SIZE};
+pub use large::{LARGE_SIZE, LargeImages};
 pub use prepare::{PrepareOptions, PrepareReport, VENDORS, prepare};
 pub use prepared::{CONCEPTS_FILE, Dataset, IMAGES_FILE};
 pub use selection::SKIN_TONES;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::cldr::{Annotations, LANGUAGES};
 use super::concept::{Composition, Concept, ImageRef};
-use super::images::{IMAGE_BYTES, decode_on_white};
+use super::images::{IMAGE_BYTES, IMAGE_SIZE, decode_on_white};
 use super::packages::Package;
 use super::prepared::Dataset;
 use super::retrieval_sets::write_retrieval_sets;
@@ -117,7 +117,7 @@ pub fn prepare(options: &PrepareOptions) -> Result<PrepareReport> {
         for style in &styles {
             if let Some((path, png)) = style.image(&record) {
                 images.push(ImageRef { vendor: style.vendor.clone(), index: pixels.len() / IMAGE_BYTES });
-                pixels.extend(decode_on_white(&path, png)?);
+                pixels.extend(decode_on_white(&path, png, IMAGE_SIZE)?);
             }
         }
         if !labels.is_empty() && !images.is_empty() {

@@ -6,9 +6,12 @@ use crate::dataset::{DataSplit, Dataset, ENGLISH};
 use crate::error::{Error, Result};
 use crate::pixels::training_images;
 use candle_core::{Device, Tensor};
+use std::path::{Path, PathBuf};
 
 /// The training data.
 pub(super) struct Corpus {
+    /// The data set's folder.
+    pub folder: PathBuf,
     /// Without held-out data.
     pub data: Dataset,
     pub captions: CaptionSampler,
@@ -27,6 +30,7 @@ impl Corpus {
     /// If English is not among the languages, or nothing is left.
     pub(super) fn of(
         recipe: &EmojiRecipe,
+        folder: &Path,
         whole: &Dataset,
         split: &DataSplit,
         device: &Device,
@@ -42,6 +46,6 @@ impl Corpus {
         let all = data.concepts().iter().flat_map(|concept| &concept.images);
         let styles =
             all.map(|image| image.vendor.clone()).filter(|vendor| recipe.vendors.contains(vendor)).collect();
-        Ok(Self { data, captions, images, owners, styles })
+        Ok(Self { folder: folder.to_owned(), data, captions, images, owners, styles })
     }
 }

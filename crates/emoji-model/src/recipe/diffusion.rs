@@ -3,12 +3,13 @@
 use super::conditions::{CaptionConditioning, style_sides};
 use super::corpus::Corpus;
 use super::settings::EmojiRecipe;
-use crate::dataset::ENGLISH;
+use crate::dataset::{ENGLISH, LargeImages};
 use crate::error::{Error, Result};
 use crate::export::{TrainedUnet, export_model, scheduler_config, text_encoder_config};
 use crate::known::KnownConcepts;
 use crate::stages::autoencoder::{Autoencoder, scaled_latents};
 use crate::stages::dual_encoder::TrainedDualEncoder;
+use crate::stages::upscaler::{TrainedUpscaler, UpscalerStage};
 use altclip_encoder::conditioner::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;
 use altclip_training::stages::ObjectiveFunctions;
@@ -68,27 +69,44 @@ impl DiffusionStages<'_> {
         last: Option<&str>,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let EmojiRecipe { realign, languages, drawn: drawn_stage, .. } = self.recipe;
+        let EmojiRecipe { realign, languages, drawn: drawn_stage, upscaler, .. } = self.recipe;
         let drawn = self.drawn()?;
         let text_encoder = self.text_encoder(student)?;
         let inputs = StageInputs { drawn: &drawn, languages, text_encoder: &text_encoder };
         for stage in realign {
             weights = self.train_stage(stage, config, Some(&weights), &inputs, observer)?;
-            if last == Some(stage.name.as_str()) && (realign.last() != Some(stage) || drawn_stage.is_some()) {
+            let is_final = realign.last() == Some(stage) && drawn_stage.is_none() && upscaler.is_none();
+            if last == Some(stage.name.as_str()) && !is_final {
                 return Ok(());
             }
         }
         let unet = TrainedUnet { config: config.clone(), weights };
-        let folder = self.output.join("model");
-        match drawn_stage {
-            None => export_model(&folder, self.tokenizer_bytes, student, self.vae, &unet)?,
-            Some(stage) => {
-                let vae = stage.train(self, &drawn, &unet, &text_encoder, observer)?;
-                export_model(&folder, self.tokenizer_bytes, student, &vae, &unet)?;
-            }
+        let vae = match drawn_stage {
+            None => self.vae.clone(),
+            Some(stage) => stage.train(self, &drawn, &unet, &text_encoder, observer)?,
+        };
+        if last == Some("drawn") && upscaler.is_some() {
+            return Ok(());
         }
+        let upscaler =
+            upscaler.as_ref().map(|stage| self.train_upscaler(stage, &vae, observer)).transpose()?;
+        let folder = self.output.join("model");
+        export_model(&folder, self.tokenizer_bytes, student, &vae, &unet, upscaler.as_ref())?;
         let (known, _) = KnownConcepts::of(&self.corpus.data, &self.recipe.coverage())?;
         known.save(&folder).map(|_| ())
+    }
+
+    fn train_upscaler(
+        &self,
+        stage: &UpscalerStage,
+        vae: &Autoencoder,
+        observer: &mut dyn Observer,
+    ) -> Result<TrainedUpscaler> {
+        let Corpus { folder, data, images, .. } = self.corpus;
+        let EmojiRecipe { seed, vendors, .. } = self.recipe;
+        let run = self.recipe.open_run(self.output, "upscaler")?;
+        let large = LargeImages::read(&stage.folder(folder)?, data, vendors)?;
+        Ok(stage.train(vae, images, &large, &run, *seed, observer)?)
     }
 
     fn text_encoder(&self, model: &TrainedDualEncoder) -> Result<TextEncoder> {

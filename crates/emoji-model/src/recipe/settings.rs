@@ -8,6 +8,7 @@ use crate::stages::decoder::DecoderStage;
 use crate::stages::dual_encoder::ClipStage;
 use crate::stages::image_tower::ImageStage;
 use crate::stages::unet_shape::UnetShape;
+use crate::stages::upscaler::UpscalerStage;
 use altclip_training::TrainingRun;
 use altclip_training::settings::{self, SettingChange};
 use altclip_training::stages::contrastive::ContrastiveStage;
@@ -68,6 +69,9 @@ pub struct EmojiRecipe {
     /// Further training of the decoder on what the UNet draws.
     #[serde(default)]
     pub drawn: Option<DrawnStage>,
+    /// The upscaler for what that decoder decodes.
+    #[serde(default)]
+    pub upscaler: Option<UpscalerStage>,
     /// Samples drawn while the UNet is trained.
     pub sample: SampleSheet,
 }
@@ -108,6 +112,7 @@ impl EmojiRecipe {
         stages.extend(["decoder", "image", "contrastive"]);
         stages.extend(self.realign.iter().map(|stage| stage.name.as_str()));
         stages.extend(self.drawn.as_ref().map(|_| "drawn"));
+        stages.extend(self.upscaler.as_ref().map(|_| "upscaler"));
         stages
     }
 

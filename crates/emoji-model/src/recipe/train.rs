@@ -46,9 +46,13 @@ impl EmojiRecipe {
             return Err(Error::Setting(format!("stage `{last}`: expected one of {}", stages.join(", "))));
         }
         let is_last = |stage: &str| last == Some(stage);
+        // Before hours of work.
+        if let Some(stage) = &self.upscaler {
+            stage.folder(folder)?;
+        }
         let whole = Dataset::load(folder)?;
         let split = DataSplit::load(folder)?;
-        let corpus = Corpus::of(self, &whole, &split, device)?;
+        let corpus = Corpus::of(self, folder, &whole, &split, device)?;
         let held_out = HeldOutReport::new(&whole, &split, device)?;
 
         if let Some(start) = &self.start {
