@@ -1,5 +1,6 @@
 //! Parses option values; errors say what was expected. Clap adds the option's name and the value.
 
+use altdiffusion_pipeline::GenerateOptions;
 use altdiffusion_pipeline::random::{Rng, Seeds};
 use altdiffusion_pipeline::schedulers::{Sampler, SchedulerKind, SigmaSpacing, TimestepSpacing};
 use candle_core::DType;
@@ -188,6 +189,13 @@ pub fn side(text: &str) -> Result<usize, String> {
     side.ok_or_else(|| format!("expected a number of pixels that {SIDE_MULTIPLE} divides"))
 }
 
+/// How many times larger images shall be along each side.
+pub fn scale(text: &str) -> Result<usize, String> {
+    let largest = GenerateOptions::LARGEST_SCALE;
+    let scale = text.parse().ok().filter(|scale| (1..=largest).contains(scale));
+    scale.ok_or_else(|| format!("expected a whole number from 1 to {largest}"))
+}
+
 /// A seed of random numbers.
 pub fn seed(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("expected a whole number from 0 to {}", u64::MAX))
@@ -230,6 +238,7 @@ mod tests {
         }
         assert!(count("0").is_err() && side("0").is_err() && side("100").is_err());
         assert!(images("0").is_err() && images("1025").is_err());
+        assert!(scale("0").is_err() && scale("5").is_err() && scale("1.5").is_err());
         assert!(finite("NaN").is_err() && finite("inf").is_err() && finite("").is_err());
         assert!(seed("18446744073709551616").is_err());
         assert!(part("1.1").is_err() && part("-0.1").is_err() && part("NaN").is_err());
@@ -244,7 +253,7 @@ mod tests {
 
     #[test]
     fn what_has_a_meaning_is_taken() {
-        assert_eq!((count("3"), images("1024")), (Ok(3), Ok(1024)));
+        assert_eq!((count("3"), images("1024"), scale("4")), (Ok(3), Ok(1024), Ok(4)));
         assert_eq!((side("96"), seed("0")), (Ok(96), Ok(0)));
         assert_eq!((finite("-7.5"), dtype("bf16")), (Ok(-7.5), Ok(DType::BF16)));
         assert_eq!(arithmetic("int8"), Ok(Arithmetic::Int8));

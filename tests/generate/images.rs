@@ -3,8 +3,9 @@
 use std::fs;
 
 use candle_core::safetensors;
+use image::imageops::{self, FilterType};
 use image::{GenericImageView, RgbImage};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::common::{altdiffusion, golden_model, run, succeeded, tensor};
 use crate::{MODEL, generate, image};
@@ -199,6 +200,37 @@ fn an_image_may_be_decoded_in_tiles() -> TestResult {
             && whole.get_pixel(0, 0).0.iter().zip(tiled.get_pixel(0, 0).0).all(|(a, b)| a.abs_diff(b) < 64)
     );
     assert_eq!(draw(&["--vae-tiling=64"])?, whole);
+    Ok(())
+}
+
+#[test]
+fn an_image_may_be_enlarged() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("out.png");
+    let draw = |more: &[&str]| generate(directory.path(), &[&["a cat", "--seed", "3"], more].concat());
+    draw(&[])?;
+    let small = image(&path)?;
+    let printed = draw(&["--scale", "3"])?;
+    assert!(printed.starts_with("out.png: 192 × 192 pixels, seed 3"), "{printed}");
+    let large = image(&path)?;
+    // This model has no network for it.
+    assert_eq!(large, imageops::resize(&small, 192, 192, FilterType::Lanczos3));
+
+    // The record has the size that was drawn, and what follows it draws the same.
+    let drawn: Value = serde_json::from_str(&draw(&["--scale", "3", "--json"])?)?;
+    assert_eq!((&drawn["width"], &drawn["height"]), (&json!(192), &json!(192)));
+    let recorded = drawn["parameters"].as_str().ok_or("nothing recorded")?;
+    assert!(recorded.contains(", Size: 64x64, ") && recorded.contains(", Scale: 3, "), "{recorded}");
+    let model = golden_model(MODEL)?;
+    for (more, expected) in [(&[][..], &large), (&["--scale", "1"][..], &small)] {
+        let like = ["generate", "--like", "out.png", "--model", &model, "--output", "again.png"];
+        succeeded(&run(directory.path(), &[&like[..], more].concat())?);
+        assert_eq!(image(&directory.path().join("again.png"))?, *expected, "{more:?}");
+    }
+
+    // Sheets, their animations and the limits of formats count what is written.
+    draw(&["--scale", "2", "--num-images", "2", "--grid", "--save-steps", "steps.gif"])?;
+    assert_eq!(image(&path)?.dimensions(), (2 * 128 + 6, 128 + 4));
     Ok(())
 }
 

@@ -130,6 +130,10 @@ impl RandomOptions {
         if is_m9 {
             self.adapters((width, height));
         }
+        if self.happens(15) {
+            let scale = self.one_of(&[1, 2, 3, 4]);
+            self.add("scale", scale);
+        }
         self.arguments.push("--".to_owned());
         for _ in 0..prompts {
             let prompt = self.one_of(&PROMPTS);

@@ -23,7 +23,7 @@ fn images_are_those_of_generate_to_the_byte() -> TestResult {
     let directory = tempfile::tempdir()?;
     let request = json!({
         "prompt": "一只猫", "negative_prompt": "blue", "seed": 7, "steps": 5, "guidance_scale": 2.0,
-        "scheduler": "DPM++ 2M Karras", "size": "64x72", "prompt_weights": true,
+        "scheduler": "DPM++ 2M Karras", "size": "64x72", "prompt_weights": true, "scale": 2,
     });
     let answer = served.post("/v1/images/generations", &request)?.json()?;
     let expected = generated(
@@ -45,11 +45,13 @@ fn images_are_those_of_generate_to_the_byte() -> TestResult {
             "--height",
             "72",
             "--prompt-weights",
+            "--scale",
+            "2",
         ],
     )?;
     let item = &answer["data"][0];
     assert_eq!(decoded(&item["b64_json"])?, expected);
-    assert_eq!((&item["seed"], &item["width"], &item["height"]), (&json!(7), &json!(64), &json!(72)));
+    assert_eq!((&item["seed"], &item["width"], &item["height"]), (&json!(7), &json!(128), &json!(144)));
 
     // Several have consecutive seeds, and each is the image of its seed.
     let answer = served

@@ -14,7 +14,7 @@ fn bad_requests_are_named() -> TestResult {
     let served = Served::start(&["--max-pixels", "1000000", "--max-body", "2000000"])?;
     let bomb = bomb()?;
     let drawing = "/v1/images/generations";
-    let cases: [(&str, Value, u16, &str); 31] = [
+    let cases: [(&str, Value, u16, &str); 33] = [
         (drawing, json!({}), 400, "prompt"),
         (drawing, json!([]), 400, "expected a JSON object"),
         (drawing, json!({ "prompt": 1 }), 400, "prompt"),
@@ -25,6 +25,8 @@ fn bad_requests_are_named() -> TestResult {
         (drawing, json!({ "prompt": "x", "size": "63x64" }), 400, "size"),
         (drawing, json!({ "prompt": "x", "size": "999999999999999999999x64" }), 400, "size"),
         (drawing, json!({ "prompt": "x", "size": "large" }), 400, "size"),
+        (drawing, json!({ "prompt": "x", "scale": 5 }), 400, "scale: 5, expected 1 to 4"),
+        (drawing, json!({ "prompt": "x", "scale": 4, "size": "64x1024" }), 400, "at most 2048 pixels"),
         (drawing, json!({ "prompt": "x", "scheduler": "fast" }), 400, "expected one of"),
         (drawing, json!({ "prompt": "x", "guidance_scale": f64::MAX }), 400, "guidance_scale"),
         (drawing, json!({ "prompt": "x", "strength": 0.5 }), 400, "strength"),

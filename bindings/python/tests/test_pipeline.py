@@ -217,3 +217,10 @@ def test_loras_are_managed_by_name(pipeline):
     assert repr(own) == "Pipeline('emoji', dtype='f32', device='auto')"
     assert own.to("cpu").to("cpu") is own and "device='cpu'" in repr(own)
     np.testing.assert_array_equal(own("猫", steps=2).latents, pipeline("猫", steps=2).latents)
+
+
+def test_images_are_enlarged():
+    pipeline = altdiffusion.Pipeline()
+    assert pipeline("a cat", steps=2, seed=1, scale=3).images[0].size == (192, 192)
+    with pytest.raises(altdiffusion.InputError, match="scale: 5, expected"):
+        pipeline("a cat", steps=2, scale=5)

@@ -45,6 +45,7 @@ const fillers = {
   "CFG scale": (value) => setField("guidance", value),
   "Seed": (value) => setField("seed", value),
   "Size": size,
+  "Scale": (value) => setField("scale", value),
   "Sampler": (value) => setField("scheduler", scheduler(value) ?? ""),
   // Follows the sampler in a record.
   "Scheduler": (value) => value === "of the model" && (setText("scheduler", ""), true),
@@ -56,6 +57,7 @@ const fillers = {
 export function fillRecorded(parameters) {
   setText("negative", "");
   setText("count", 1);
+  setText("scale", 1);
   readWeights(false);
   const unused = [];
   for (const [name, value] of Object.entries(parameters)) {

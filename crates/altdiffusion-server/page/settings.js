@@ -7,6 +7,7 @@ import { say } from "./text.js";
 
 const inputs = {
   prompt: byId("prompt"), model: byId("model"), negative: byId("negative"), width: byId("width"), height: byId("height"),
+  scale: byId("scale"),
   steps: byId("steps"), guidance: byId("guidance"), seed: byId("seed"), count: byId("count"), scheduler: byId("scheduler"),
 };
 const weights = byId("weights");
@@ -88,6 +89,7 @@ export function readRequest() {
     negative_prompt: inputs.negative.value.trim(),
     n: number("count", "n"),
     size: width ? `${width}x${height}` : "auto",
+    scale: inputs.scale.value === "1" ? null : Number(inputs.scale.value),
     steps: number("steps", "steps"),
     guidance_scale: number("guidance", "guidance_scale"),
     seed: number("seed", "seed"),
@@ -117,6 +119,8 @@ export async function restoreSettings(saved) {
   }
   // A scheduler that is not offered any more leaves the model's own.
   inputs.scheduler.value ||= "";
+  // Settings kept by an earlier version have no scale.
+  inputs.scale.value = saved.values.scale ?? "1";
   weights.checked = saved.weights;
   loras.fill(saved.loras);
   controls.fill(saved.controls);
@@ -145,14 +149,14 @@ export function readWeights(read) {
 export const schedulers = () => model.schedulers ?? [];
 
 /** The size that an image will probably have, to make room for it. */
-export function expectedSize({ size }) {
+export function expectedSize({ size, scale: times = 1 }) {
   if (size !== "auto") {
-    return size.split("x").map(Number);
+    return size.split("x").map((side) => times * Number(side));
   }
   const side = model.defaults.width ?? 512;
   const image = saveStart()?.image ?? { width: side, height: side };
   const scale = Math.min(1, side / Math.max(image.width, image.height));
-  return [image.width * scale, image.height * scale];
+  return [image.width * scale * times, image.height * scale * times];
 }
 
 /** Shows an error next to the field that it is about, or below the prompt. Null takes all errors away. */

@@ -84,6 +84,7 @@ impl Generate {
         if let Some(height) = self.height {
             options = options.height(height);
         }
+        options = options.scale(self.scale.unwrap_or(1));
         options = options.prompts(self.prompts());
         if self.num_images.or(self.batch_count).is_some() {
             options = options.images(images / self.prompts().len().max(1));

@@ -39,6 +39,7 @@ impl Generate {
             guidance_scale: self.guidance_scale.or(image.guidance_scale),
             width: self.width.or(image.width.filter(|_| !is_sized)),
             height: self.height.or(image.height.filter(|_| !is_sized)),
+            scale: self.scale.or(image.scale),
             panorama: self.panorama.or(image.panorama),
             vae_tiling: self.vae_tiling.or(image.vae_tiling),
             low_memory: self.low_memory,

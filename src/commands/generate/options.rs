@@ -121,6 +121,13 @@ pub struct Generate {
     #[arg(long, short_alias = 'H', value_name = "PIXELS", value_parser = option_values::side, allow_negative_numbers = true)]
     pub(super) height: Option<usize>,
 
+    /// Enlarge the images along each side, up to 4 times.
+    ///
+    /// By the network that some models have for it, to 4 times; to other sizes from there. Without such a network, by
+    /// interpolation, which adds no detail.
+    #[arg(long, value_name = "N", value_parser = option_values::scale, allow_negative_numbers = true)]
+    pub(super) scale: Option<usize>,
+
     /// Denoise in overlapping windows, for images larger than the model was trained on.
     ///
     /// Without this, large images tend to repeat the subject. Windows have the size that the model was trained on,

@@ -15,7 +15,7 @@ pub struct RunRecord {
     pub images: usize,
     /// The seed of the batch.
     pub seed: u64,
-    /// The size of each image, (width, height) in pixels.
+    /// The size of each image before it is enlarged, (width, height) in pixels.
     pub size: (usize, usize),
     pub scheduler: SchedulerKind,
     pub device: String,
@@ -65,6 +65,7 @@ impl Generate {
             timings: _,
             prompt_weights,
             clip_skip,
+            scale,
             panorama,
             vae_tiling,
             no_safety_checker,
@@ -92,6 +93,7 @@ impl Generate {
         fields.add_flag("Prompt weights", *prompt_weights);
         fields.add_some("Panorama", panorama.map(side));
         fields.add_some("VAE tiling", vae_tiling.map(side));
+        fields.add_some("Scale", scale.filter(|scale| *scale > 1));
         fields.add_some("Safety checker", no_safety_checker.then_some("False"));
         if let Some(path) = initial_latents {
             add_file(&mut fields, "Initial latents", path)?;

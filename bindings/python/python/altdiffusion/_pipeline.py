@@ -201,6 +201,7 @@ class Pipeline:
         eta: float = 0.0,
         guidance_rescale: float = 0.0,
         clip_skip: int | None = None,
+        scale: int = 1,
         output_type: Literal["pil", "np", "latent"] = "pil",
         callback: Callable[[int, float, NDArray[np.float32]], object] | None = None,
         callback_steps: int = 1,
@@ -233,6 +234,8 @@ class Pipeline:
             eta: how much noise DDIM adds, from 0 to 1.
             guidance_rescale: how much of the contrast that guidance adds is removed, from 0 to 1.
             clip_skip: take the hidden states from that many layers before the last.
+            scale: how many times larger the images get along each side once they are drawn, 1 to 4: by the model's own
+                network, or by interpolation if it has none.
             output_type: "pil"; "np" for an array (images, height, width, 3) of numbers from 0 to 1; "latent" for the
                 latents.
             callback: called as `callback(step, timestep, latents)` after every `callback_steps` steps. An exception
@@ -257,6 +260,7 @@ class Pipeline:
             "eta": finite("eta", eta),
             "clip_skip": clip_skip or 0,
             "guess_mode": guess_mode,
+            "scale": scale,
             "scheduler": scheduler,
             "sigma_spacing": sigma_spacing,
             "timestep_spacing": timestep_spacing,

@@ -8,7 +8,7 @@ use super::request::{DrawRequest, NamedLora};
 use crate::models::ImageModel;
 
 /// The record of the image that `options` draw with the textual inversions `words`, in `size`, (width, height) in
-/// pixels.
+/// pixels, before it is enlarged.
 ///
 /// # Errors
 /// If the model does not name a scheduler.
@@ -49,6 +49,7 @@ pub(super) fn record(
     let rescale = options.guidance.rescale;
     fields.add_some("Guidance rescale", Some(rescale).filter(|rescale| *rescale != 0.0));
     fields.add_flag("Prompt weights", options.prompt_reading == PromptReading::Weighted);
+    fields.add_some("Scale", Some(options.scale).filter(|scale| *scale > 1));
     for (number, NamedLora { name, strength }) in request.loras.iter().enumerate() {
         let mut lora = ParameterFields::default();
         lora.add("Model", name);

@@ -245,8 +245,8 @@ fn draw_one(
         Err(Error::Cancelled { latents, .. }) => {
             let keeps = job.request.keeps_interrupted && job.interruption.is_interrupted();
             let Some(latents) = latents.filter(|_| keeps) else { return Ok(None) };
-            let image = loaded.pipeline.decode(&latents)?.into_iter().next();
-            Ok(image.map(|image| (image, false)))
+            let images = loaded.pipeline.enlarge(loaded.pipeline.decode(&latents)?, options.scale)?;
+            Ok(images.into_iter().next().map(|image| (image, false)))
         }
         Err(error) => Err(error.into()),
     }
@@ -274,7 +274,8 @@ fn finish(
     image: RgbImage,
     (flagged, start): (bool, Instant),
 ) -> Result<Drawn, Problem> {
-    let size = image.dimensions();
+    let scale = u32::try_from(options.scale).unwrap_or(1).max(1);
+    let size = (image.width() / scale, image.height() / scale);
     let image = match &request.area {
         Some(area) => area.put_back(&image),
         None => image,

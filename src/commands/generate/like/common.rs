@@ -5,13 +5,14 @@ use altdiffusion_pipeline::image_metadata::ParameterFields;
 use super::found::ImageOptions;
 
 /// Our fields that are options with the same value.
-const VALUES: [(&str, &str); 10] = [
+const VALUES: [(&str, &str); 11] = [
     ("CFG scale", "guidance-scale"),
     ("Eta", "eta"),
     ("Guidance rescale", "guidance-rescale"),
     ("Timestep spacing", "timestep-spacing"),
     ("Timesteps", "timesteps"),
     ("Sigmas", "sigmas"),
+    ("Scale", "scale"),
     ("Background", "background"),
     ("Revision", "revision"),
     ("Variant", "variant"),

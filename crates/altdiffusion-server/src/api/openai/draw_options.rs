@@ -52,6 +52,8 @@ pub(crate) struct DrawFields {
     pub(crate) n: Option<usize>,
     /// (width, height) in pixels.
     pub(crate) size: Option<(usize, usize)>,
+    /// How many times larger the image gets.
+    pub(crate) scale: Option<usize>,
     pub(crate) seed: Option<u64>,
     pub(crate) steps: Option<usize>,
     pub(crate) guidance_scale: Option<f64>,
@@ -96,6 +98,17 @@ impl DrawFields {
                 }
             }
             options = options.width(width).height(height);
+        }
+        let scale = within("scale", self.scale.unwrap_or(1), 1, GenerateOptions::LARGEST_SCALE)?;
+        if scale > 1 {
+            let drawn = self.size.or_else(|| queue.status.default_size.get().copied());
+            let largest = drawn.map_or(0, |(width, height)| width.max(height)).saturating_mul(scale);
+            if largest > limits.side {
+                let problem =
+                    format!("{scale}, expected sides of at most {} pixels, found {largest}", limits.side);
+                return Err(Problem::field("scale", problem));
+            }
+            options = options.scale(scale);
         }
         if let Some(rescale) = self.guidance_rescale {
             options = options.guidance_rescale(rescale);

@@ -29,6 +29,7 @@ pub(crate) struct EditForm {
     model: Option<String>,
     n: Option<usize>,
     size: Option<String>,
+    scale: Option<usize>,
     response_format: Option<String>,
     output_format: Option<String>,
     negative_prompt: Option<String>,
@@ -77,6 +78,7 @@ pub(crate) async fn edits(Extract(state): Extract<Shared>, request: Request) -> 
         negative_prompt: form.text("negative_prompt").map(str::to_owned),
         n: form.parsed("n")?,
         size: form.text("size").map_or(Ok(None), size)?,
+        scale: form.parsed("scale")?,
         seed: form.parsed("seed")?,
         steps: form.parsed("steps")?,
         guidance_scale: form.parsed("guidance_scale")?,
@@ -91,7 +93,7 @@ pub(crate) async fn edits(Extract(state): Extract<Shared>, request: Request) -> 
 }
 
 /// The fields of a form that are known, and those of OpenAI's clients that have no meaning here.
-const KNOWN: [&str; 25] = [
+const KNOWN: [&str; 26] = [
     "image",
     "image[]",
     "mask",
@@ -99,6 +101,7 @@ const KNOWN: [&str; 25] = [
     "model",
     "n",
     "size",
+    "scale",
     "response_format",
     "output_format",
     "negative_prompt",

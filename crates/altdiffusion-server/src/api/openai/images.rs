@@ -52,6 +52,10 @@ pub(crate) struct ImageRequest {
     partial_images: Option<usize>,
     #[serde(default)]
     negative_prompt: Option<String>,
+    /// How many times larger the images get along each side once they are drawn.
+    #[serde(default, deserialize_with = "whole_number")]
+    #[schema(minimum = 1, maximum = 4)]
+    scale: Option<usize>,
     #[serde(default, deserialize_with = "whole_number")]
     seed: Option<u64>,
     #[serde(default, deserialize_with = "whole_number")]
@@ -153,6 +157,7 @@ async fn fields(
         negative_prompt: request.negative_prompt,
         n: request.n,
         size: request.size.as_deref().map_or(Ok(None), size)?,
+        scale: request.scale,
         seed: request.seed,
         steps: request.steps,
         guidance_scale: request.guidance_scale,
