@@ -25,11 +25,12 @@ const LICENCE: &str = "Its weights are under CreativeML Open RAIL-M, which limit
                        https://huggingface.co/spaces/CompVis/stable-diffusion-license";
 
 /// The folders of a pipeline; "" is the model's root.
-pub const PIPELINE_FOLDERS: [&str; 8] = [
+pub const PIPELINE_FOLDERS: [&str; 9] = [
     "tokenizer",
     "text_encoder",
     "unet",
     "vae",
+    "upscaler",
     "scheduler",
     "safety_checker",
     "feature_extractor",

@@ -15,8 +15,16 @@ use crate::text_encoder::TextEncoder;
 use crate::work::interruptible;
 
 /// The folders of a pipeline; "" is the model's root.
-const FOLDERS: [&str; 7] =
-    ["tokenizer", "text_encoder", "unet", "vae", "scheduler", "safety_checker", "feature_extractor"];
+const FOLDERS: [&str; 8] = [
+    "tokenizer",
+    "text_encoder",
+    "unet",
+    "vae",
+    "upscaler",
+    "scheduler",
+    "safety_checker",
+    "feature_extractor",
+];
 
 /// A model that draws.
 #[pyclass(frozen)]

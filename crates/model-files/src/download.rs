@@ -12,7 +12,7 @@ use crate::source::hub::HubRepository;
 use crate::source::hub::decimal_bytes::decimal_bytes;
 
 /// The folders with a model's weights and their configurations: a pipeline's parts, and those of dual encoders.
-const PARTS: [&str; 6] = ["text_encoder", "image_encoder", "unet", "vae", "safety_checker", ""];
+const PARTS: [&str; 7] = ["text_encoder", "image_encoder", "unet", "vae", "upscaler", "safety_checker", ""];
 const CONFIG: &str = "config.json";
 /// Files without weights, by folder.
 const SMALL_FILES: [(&str, &[&str]); 4] = [

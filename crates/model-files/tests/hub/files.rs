@@ -138,6 +138,8 @@ fn a_whole_model_is_downloaded_and_nothing_else() {
         "unet/model.onnx",
         "vae/config.json",
         "vae/diffusion_pytorch_model.fp16.safetensors",
+        "upscaler/config.json",
+        "upscaler/diffusion_pytorch_model.safetensors",
         "safety_checker/config.json",
         "safety_checker/model.safetensors",
         "feature_extractor/preprocessor_config.json",
@@ -155,6 +157,8 @@ fn a_whole_model_is_downloaded_and_nothing_else() {
         "tokenizer/tokenizer_config.json",
         "unet/config.json",
         "unet/diffusion_pytorch_model.safetensors",
+        "upscaler/config.json",
+        "upscaler/diffusion_pytorch_model.safetensors",
         "vae/config.json",
         "vae/diffusion_pytorch_model.fp16.safetensors",
     ];
