@@ -72,7 +72,7 @@ impl Generate {
     ) -> GenerateOptions {
         let negative_prompt = self.negative_prompt.as_deref().unwrap_or_default();
         let mut options = GenerateOptions::new("").negative_prompt(negative_prompt).seed(seed);
-        options = options.seeds(self.seeds()).steps(self.step_count()).guidance_scale(self.scale());
+        options = options.seeds(self.seeds()).steps(self.step_count()).guidance_scale(self.guidance());
         options = self.sampling.apply(options);
         options = options.clip_skip(self.clip_skip.unwrap_or_default());
         if self.prompt_weights {
@@ -127,7 +127,7 @@ impl Generate {
         self.steps.or(self.sampling.listed_steps()).unwrap_or(default)
     }
 
-    pub(super) fn scale(&self) -> f64 {
+    pub(super) fn guidance(&self) -> f64 {
         let default =
             if self.model.is_shipped() { shipped::GUIDANCE_SCALE } else { GenerateOptions::GUIDANCE_SCALE };
         self.guidance_scale.unwrap_or(default)

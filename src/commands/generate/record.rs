@@ -81,7 +81,7 @@ impl Generate {
         let mut fields = ParameterFields::default();
         fields.add("Steps", self.step_count());
         sampling.record_sampler(run.scheduler, &mut fields);
-        fields.add("CFG scale", self.scale());
+        fields.add("CFG scale", self.guidance());
         fields.add("Seed", run.seed);
         fields.add("Size", format!("{}x{}", run.size.0, run.size.1));
         model.record(&mut fields);
