@@ -43,6 +43,9 @@ fn bad_requests_are_named() -> TestResult {
         ("/v1/embeddings", json!({ "input": { "text": "x" } }), 400, "input"),
         ("/v1/embeddings", json!({ "input": [999_999_999] }), 400, "token id"),
         ("/v1/embeddings", json!({ "input": vec![1; 5000] }), 400, "token ids"),
+        ("/v1/embeddings", json!({ "input": [[]] }), 400, "0 token ids"),
+        // "a", as LangChain sends it by default: ids of OpenAI's tokenizer.
+        ("/v1/embeddings", json!({ "input": [[64]] }), 400, "input[0]: token ids that end with 64"),
         ("/v1/embeddings", json!({ "input": vec!["x"; 5000] }), 413, "input"),
         ("/v1/embeddings", json!({ "input": "x", "dimensions": 7 }), 400, "dimensions"),
         ("/v1/embeddings", json!({ "input": [{ "image": "AAAA" }] }), 400, "input[0]"),

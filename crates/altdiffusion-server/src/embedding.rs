@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use altclip_encoder::{Embedder, RowOutcome};
+use altclip_encoder::{Embedder, RowOutcome, Tokenizer};
 use image::DynamicImage;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -273,7 +273,7 @@ fn rows(embedder: &Embedder, inputs: Vec<Input>) -> Vec<Row> {
                 text_places.push(place);
             }
             Input::Ids(row) => {
-                ids.push(Ok(row));
+                ids.push(with_end(embedder.tokenizer(), row));
                 id_places.push(place);
             }
             Input::Image(given) => {
@@ -311,6 +311,22 @@ fn rows(embedder: &Embedder, inputs: Vec<Input>) -> Vec<Row> {
         drop(rooms);
     }
     rows.into_iter().map(|row| row.unwrap_or_else(|| Err(Problem::failed()))).collect()
+}
+
+/// The ids of a text, padded or not, if they end as those of the model's tokenizer do. Clients that tokenize on their own
+/// usually do so for OpenAI's models, whose ids mean other words here.
+///
+/// # Errors
+/// If they end with another token.
+fn with_end(tokenizer: &Tokenizer, ids: Vec<u32>) -> altclip_encoder::Result<Vec<u32>> {
+    let (end, padding) = (tokenizer.eos_id(), tokenizer.pad_id());
+    match ids.iter().rfind(|id| **id == end || **id != padding) {
+        Some(last) if *last != end => Err(altclip_encoder::Error::Input(format!(
+            "token ids that end with {last}, expected {end}, with which this model's tokenizer ends every text; \
+             ids for OpenAI's models are others: let the client send texts (LangChain: check_embedding_ctx_length=False)"
+        ))),
+        _ => Ok(ids),
+    }
 }
 
 /// A vector for each image. If one cannot be used, it alone fails, since the others may be of other requests.
