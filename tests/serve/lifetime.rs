@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::server::Served;
 use test_support::TestResult;
@@ -26,10 +26,15 @@ fn wait_for(mut is: impl FnMut() -> TestResult<bool>) -> TestResult {
 
 /// Sends a request for an image that would take minutes.
 fn long_request(served: &Served) -> TestResult<TcpStream> {
-    let body = json!({ "prompt": "a cat", "steps": 200, "n": 16 }).to_string();
+    sent(served, "/v1/images/generations", &json!({ "prompt": "a cat", "steps": 200, "n": 16 }))
+}
+
+/// Sends a request, and does not wait for the answer.
+fn sent(served: &Served, path: &str, body: &Value) -> TestResult<TcpStream> {
+    let body = body.to_string();
     let mut stream = TcpStream::connect(served.address.trim_start_matches("http://"))?;
     let head = format!(
-        "POST /v1/images/generations HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes())?;
@@ -53,6 +58,19 @@ fn clients_that_vanish_leave_no_work() -> TestResult {
     assert_eq!(served.post("/v1/images/generations", &json!({ "prompt": "a cat", "steps": 2 }))?.status, 200);
     assert!(start.elapsed() < PATIENCE);
     Ok(())
+}
+
+#[test]
+fn large_requests_for_vectors_end_with_their_clients() -> TestResult {
+    let served = Served::start(&[])?;
+    assert_eq!(served.post("/v1/embeddings", &json!({ "input": "x" }))?.status, 200);
+    // Seconds of work.
+    let texts = vec!["一只猫在红色的沙发上睡觉，".repeat(10); 2048];
+    let client = sent(&served, "/v1/embeddings", &json!({ "input": texts }))?;
+    let queue = r#"altdiffusion_queue_length{kind="tokens",model="emoji"}"#;
+    wait_for(|| Ok(served.metric(queue)? > 0.0))?;
+    drop(client);
+    wait_for(|| Ok(served.metric("altdiffusion_cancelled_total")? == 1.0))
 }
 
 #[test]

@@ -94,6 +94,8 @@ pub(crate) struct EmbeddingQueue {
 
 /// More tokens of a text than any model takes, for the queue.
 const MOST_TOKENS: usize = 512;
+/// Batches' worth of tokens of a large request that are embedded between looks whether anybody still waits.
+const BATCHES_AT_ONCE: usize = 8;
 
 impl EmbeddingQueue {
     /// Starts the model's thread.
@@ -219,7 +221,7 @@ impl EmbeddingWork {
         Ok(embedder)
     }
 
-    /// Embeds the inputs of several requests at once, and answers each.
+    /// Embeds the inputs of several requests at once, and answers each; gives up if nobody waits any more.
     fn embed(&self, embedder: &Embedder, jobs: Vec<EmbeddingJob>) {
         let (mut inputs, mut replies) = (Vec::new(), Vec::new());
         for job in jobs {
@@ -229,7 +231,15 @@ impl EmbeddingWork {
             }
         }
         let start = Instant::now();
-        let mut rows = rows(embedder, inputs).into_iter();
+        let mut embedded = Vec::with_capacity(inputs.len());
+        for part in parts(inputs, self.batch_tokens.saturating_mul(BATCHES_AT_ONCE)) {
+            if replies.iter().all(|(_, reply, _)| reply.is_closed()) {
+                replies.iter().for_each(|_| self.metrics.add_cancelled());
+                return;
+            }
+            embedded.extend(rows(embedder, part));
+        }
+        let mut rows = embedded.into_iter();
         let mut tokens = 0;
         for (count, reply, place) in replies {
             let mut vectors = Vectors { values: Vec::new(), dim: embedder.projection_dim(), tokens: 0 };
@@ -256,6 +266,22 @@ impl EmbeddingWork {
         }
         self.metrics.add_batch(tokens, start.elapsed());
     }
+}
+
+/// Splits inputs into parts of at most `most` tokens; an input alone may have more.
+fn parts(inputs: Vec<Input>, most: usize) -> Vec<Vec<Input>> {
+    let (mut parts, mut part, mut tokens) = (Vec::new(), Vec::new(), 0);
+    for input in inputs {
+        let of_input = input.most_tokens(MOST_TOKENS);
+        if tokens > 0 && tokens + of_input > most {
+            parts.push(std::mem::take(&mut part));
+            tokens = 0;
+        }
+        tokens += of_input;
+        part.push(input);
+    }
+    parts.push(part);
+    parts
 }
 
 impl Work for EmbeddingWork {
