@@ -108,6 +108,10 @@ fn texts_are_compared_with_images() -> TestResult {
         command.into_iter().chain(texts.iter().flat_map(|text| ["--text", *text])).collect::<Vec<_>>();
     let expected: Value = serde_json::from_str(&succeeded(&run(directory.path(), &command)?))?;
     let found = served.post("/v1/similarity", &json!({ "texts": texts, "images": images }))?.json()?;
+    let again = served.post("/v1/similarity", &json!({ "texts": texts, "images": images }))?.json()?;
+    assert_eq!(again, found);
+    // These are no batches of vectors, and do not count as empty ones.
+    assert_eq!(served.metric("altdiffusion_batch_tokens_count")?, 0.0);
     for (image, row) in expected.as_array().ok_or("no rows")?.iter().enumerate() {
         for (text, score) in row["texts"].as_array().ok_or("no texts")?.iter().enumerate() {
             let difference = |name: &str, value: &Value| {

@@ -223,6 +223,9 @@ impl EmbeddingWork {
 
     /// Embeds the inputs of several requests at once, and answers each; gives up if nobody waits any more.
     fn embed(&self, embedder: &Embedder, jobs: Vec<EmbeddingJob>) {
+        if jobs.is_empty() {
+            return;
+        }
         let (mut inputs, mut replies) = (Vec::new(), Vec::new());
         for job in jobs {
             if let EmbeddingJob::Embed { inputs: of_job, reply, place } = job {
@@ -292,7 +295,7 @@ impl Work for EmbeddingWork {
         let mut next = Some(job);
         let mut batch = Vec::new();
         let mut tokens = 0;
-        // What has come meanwhile joins the batch, up to its size; calls run between batches.
+        // What has come meanwhile joins the batch, up to its size.
         while let Some(job) = next.take().or_else(|| waiting.try_recv().ok()) {
             if job.is_abandoned() {
                 self.metrics.add_cancelled();
@@ -304,8 +307,11 @@ impl Work for EmbeddingWork {
                 }
                 (EmbeddingJob::Call { failed, .. }, Err(problem)) => failed(problem.clone()),
                 (EmbeddingJob::Call { call, place, .. }, Ok(embedder)) => {
+                    // In turn, since calls that keep coming would hold up the batch.
+                    self.embed(embedder, batch);
                     call(embedder);
                     drop(place);
+                    return;
                 }
                 (EmbeddingJob::Embed { inputs, reply, place }, Ok(_)) => {
                     tokens += inputs.iter().map(|input| input.most_tokens(MOST_TOKENS)).sum::<usize>();
