@@ -68,3 +68,24 @@ fn pages_of_others_are_kept_out() -> TestResult {
     assert_eq!(form.status, 415);
     Ok(())
 }
+
+/// Browsers ask before a page of another origin sends a key, and want its header named.
+#[test]
+fn pages_of_other_origins_may_send_the_key() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let key = [("ALTDIFFUSION_API_KEY", "secret")];
+    let served = Served::start_in(directory.path(), &["--cors", "https://chat.example"], &key)?;
+    let origin = ("origin", "https://chat.example");
+    let asked = [
+        origin,
+        ("access-control-request-method", "POST"),
+        ("access-control-request-headers", "authorization,content-type,x-stainless-lang"),
+    ];
+    let answer = served.options("/v1/embeddings", &asked)?;
+    let allowed = answer.header("access-control-allow-headers").unwrap_or_default();
+    assert!(answer.status == 200 && allowed.split(',').any(|name| name == "authorization"), "{allowed}");
+    let answer = served.get_with("/v1/models", &[origin, ("authorization", "Bearer secret")])?;
+    let exposed = answer.header("access-control-expose-headers").unwrap_or_default();
+    assert!(answer.status == 200 && exposed.contains("x-request-id"), "{exposed}");
+    Ok(())
+}

@@ -105,6 +105,13 @@ impl Served {
         answer(request.call()?)
     }
 
+    /// Asks what the path takes, as browsers do before requests of other pages.
+    pub fn options(&self, path: &str, headers: &[(&str, &str)]) -> TestResult<Answer> {
+        let request = self.agent.options(self.url(path));
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        answer(request.call()?)
+    }
+
     pub fn post(&self, path: &str, body: &Value) -> TestResult<Answer> {
         self.post_with(path, &[("content-type", "application/json")], body.to_string().as_bytes())
     }

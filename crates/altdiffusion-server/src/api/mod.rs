@@ -22,7 +22,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{AllowOrigin, Any as AnyHeader, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, Any as AnyMethod, CorsLayer};
 use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 use utoipa::OpenApi;
@@ -104,7 +104,12 @@ pub(crate) fn router(state: &Shared) -> Router {
         true => AllowOrigin::any(),
         false => AllowOrigin::list(origins.iter().filter_map(|origin| origin.parse().ok())),
     };
-    let cors = CorsLayer::new().allow_origin(origins).allow_headers(AnyHeader).allow_methods(AnyHeader);
+    let cors = CorsLayer::new()
+        .allow_origin(origins)
+        // By name: browsers do not take `*` for Authorization.
+        .allow_headers(AllowHeaders::mirror_request())
+        .allow_methods(AnyMethod)
+        .expose_headers([header::RETRY_AFTER, id.clone()]);
     let no_sniffing = SetResponseHeaderLayer::if_not_present(
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
