@@ -79,6 +79,10 @@ fn bad_requests_are_named() -> TestResult {
     let large = served.post_with(drawing, &[("content-type", "application/json")], &vec![b' '; 3_000_000]);
     // The server may close the connection while the body is still being sent.
     assert!(large.is_err() || large.is_ok_and(|answer| answer.status == 413));
+    let compressed = [("content-type", "application/json"), ("content-encoding", "gzip")];
+    let answer = served.post_with(drawing, &compressed, b"\x1f\x8b\x08")?;
+    let error = answer.json()?["error"]["message"].as_str().unwrap_or_default().to_owned();
+    assert!(answer.status == 415 && error.contains("gzip"), "{error}");
     assert_eq!(served.get(drawing)?.status, 405);
     assert_eq!(served.get("/v1/nothing")?.status, 404);
     assert_eq!(served.get("/page/../Cargo.toml")?.status, 404);

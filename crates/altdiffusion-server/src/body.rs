@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::problem::Problem;
-use crate::state::Shared;
+use crate::state::{Shared, shown};
 
 /// A body, and its share of the room for all bodies.
 pub(crate) struct ReadBody {
@@ -24,8 +24,13 @@ pub(crate) struct Room(#[allow(dead_code, reason = "held")] Vec<OwnedSemaphorePe
 /// Reads a body.
 ///
 /// # Errors
-/// If it is larger than a body may be, there is no room for it now, or it takes too long.
+/// If it is compressed, larger than a body may be, there is no room for it now, or it takes too long.
 pub(crate) async fn read(state: &Shared, headers: &HeaderMap, body: Body) -> Result<ReadBody, Problem> {
+    if let Some(encoding) = headers.get(header::CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
+        let encoding = shown(&String::from_utf8_lossy(encoding.as_bytes()));
+        let problem = format!("the body: Content-Encoding {encoding}, expected none");
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, problem));
+    }
     let limits = &state.options.limits;
     let most = limits.body_bytes;
     let too_large = || Problem::too_large(format!("the body: expected at most {most} bytes"));
