@@ -153,10 +153,37 @@ fn clients_find_what_they_look_for() -> TestResult {
         "sd-vae",
         "memory",
         "prompt-styles",
+        "hypernetworks",
+        "face-restorers",
+        "realesrgan-models",
+        "scripts",
+        "script-info",
+        "extensions",
         "cmd-flags",
     ] {
         assert_eq!(served.get(&format!("/sdapi/v1/{path}"))?.status, 200, "{path}");
     }
+    Ok(())
+}
+
+#[test]
+fn controlnets_are_listed_where_clients_look() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let folder = directory.path().join("nets");
+    std::fs::create_dir(&folder)?;
+    std::fs::write(folder.join("canny.safetensors"), "")?;
+    let served = Served::start_in(directory.path(), &["--controlnets", "nets"], &[])?;
+    assert_eq!(served.get("/controlnet/model_list?update=true")?.json()?["model_list"], json!(["canny"]));
+    assert_eq!(served.get("/controlnet/module_list")?.json()?["module_list"], json!(["none"]));
+    let kinds = served.get("/controlnet/control_types")?.json()?;
+    assert_eq!(kinds["control_types"]["All"]["model_list"], json!(["None", "canny"]));
+    assert!(served.get("/controlnet/version")?.json()?["version"].as_u64() > Some(1));
+    assert!(served.get("/controlnet/settings")?.json()?["control_net_unit_count"].as_u64() > Some(0));
+    assert_eq!(served.get("/sdapi/v1/scripts")?.json()?["img2img"], json!(["controlnet"]));
+    // In the form of this interface.
+    assert!(served.get("/controlnet/detect")?.json()?["detail"].is_string());
+    let without = Served::start(&[])?;
+    assert_eq!(without.get("/sdapi/v1/scripts")?.json()?["txt2img"], json!([]));
     Ok(())
 }
 

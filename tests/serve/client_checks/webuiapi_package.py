@@ -70,6 +70,9 @@ def lists(_, api):
     same(set(api.get_memory()), {"ram", "cuda"})
     assert isinstance(api.get_cmd_flags(), dict)
     assert {"Euler a", "DPM++ 2M", "DDIM"} <= set(api.util_get_sampler_names())
+    same((api.get_hypernetworks(), api.get_face_restorers(), api.get_realesrgan_models()), ([], [], []))
+    same((api.controlnet_model_list(), api.controlnet_module_list()), ([], ["none"]))
+    assert api.controlnet_version() > 1
     assert {"automatic", "karras"} <= set(api.util_get_scheduler_names())
 
 

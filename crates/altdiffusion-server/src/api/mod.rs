@@ -136,7 +136,7 @@ pub(crate) fn openapi() -> String {
 /// A problem in the form of the interface that `path` belongs to.
 fn refuse(path: &str, problem: &Problem) -> Response {
     let problem = &problem.shortened();
-    let mut response = if path.starts_with(webui::PREFIX) {
+    let mut response = if webui::has_path(path) {
         webui::problem::problem_response(problem)
     } else if path == immich::PREDICT {
         immich::problem_response(problem)

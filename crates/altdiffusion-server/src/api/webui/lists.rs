@@ -189,6 +189,43 @@ pub(crate) async fn prompt_styles() -> Json<Value> {
     Json(json!([]))
 }
 
+/// List hypernetworks: none.
+#[utoipa::path(get, path = "/sdapi/v1/hypernetworks", responses((status = 200, description = "Hypernetworks", body = Vec<Object>)))]
+pub(crate) async fn hypernetworks() -> Json<Value> {
+    Json(json!([]))
+}
+
+/// List models that restore faces: none.
+#[utoipa::path(get, path = "/sdapi/v1/face-restorers", responses((status = 200, description = "Models", body = Vec<Object>)))]
+pub(crate) async fn face_restorers() -> Json<Value> {
+    Json(json!([]))
+}
+
+/// List Real-ESRGAN's models: none.
+#[utoipa::path(get, path = "/sdapi/v1/realesrgan-models", responses((status = 200, description = "Models", body = Vec<Object>)))]
+pub(crate) async fn realesrgan_models() -> Json<Value> {
+    Json(json!([]))
+}
+
+/// List scripts: `controlnet`, if the server has a folder of ControlNets.
+#[utoipa::path(get, path = "/sdapi/v1/scripts", responses((status = 200, description = "Scripts", body = Object)))]
+pub(crate) async fn scripts(Extract(state): Extract<Shared>) -> Json<Value> {
+    let names = Vec::from_iter(state.folders.controlnets.is_some().then_some("controlnet"));
+    Json(json!({ "txt2img": names, "img2img": names }))
+}
+
+/// Describe the arguments of scripts: ControlNet's units have names instead.
+#[utoipa::path(get, path = "/sdapi/v1/script-info", responses((status = 200, description = "Arguments", body = Vec<Object>)))]
+pub(crate) async fn script_info() -> Json<Value> {
+    Json(json!([]))
+}
+
+/// List extensions: none.
+#[utoipa::path(get, path = "/sdapi/v1/extensions", responses((status = 200, description = "Extensions", body = Vec<Object>)))]
+pub(crate) async fn extensions() -> Json<Value> {
+    Json(json!([]))
+}
+
 /// Say how the server was started: some clients look whether it has this path.
 #[utoipa::path(get, path = "/sdapi/v1/cmd-flags", responses((status = 200, description = "Flags", body = Object)))]
 pub(crate) async fn cmd_flags() -> Json<Value> {

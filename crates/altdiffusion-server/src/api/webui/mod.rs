@@ -1,5 +1,6 @@
 //! Speaks stable-diffusion-webui's interface, as far as its clients use it.
 
+mod controlnet;
 mod draw;
 mod info;
 mod lists;
@@ -17,7 +18,12 @@ use utoipa_axum::routes;
 use crate::state::Shared;
 
 /// What its paths begin with.
-pub(super) const PREFIX: &str = "/sdapi/";
+const PREFIXES: [&str; 2] = ["/sdapi/", controlnet::PREFIX];
+
+/// Whether a path belongs to this interface.
+pub(super) fn has_path(path: &str) -> bool {
+    PREFIXES.iter().any(|prefix| path.starts_with(prefix))
+}
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
@@ -39,7 +45,18 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(lists::latent_upscale_modes))
         .routes(routes!(lists::sd_vae))
         .routes(routes!(lists::prompt_styles))
+        .routes(routes!(lists::hypernetworks))
+        .routes(routes!(lists::face_restorers))
+        .routes(routes!(lists::realesrgan_models))
+        .routes(routes!(lists::scripts))
+        .routes(routes!(lists::script_info))
+        .routes(routes!(lists::extensions))
         .routes(routes!(lists::cmd_flags))
+        .routes(routes!(controlnet::version))
+        .routes(routes!(controlnet::model_list))
+        .routes(routes!(controlnet::module_list))
+        .routes(routes!(controlnet::control_types))
+        .routes(routes!(controlnet::settings))
         .routes(routes!(png_info::png_info))
         .routes(routes!(memory::memory))
 }
