@@ -18,7 +18,10 @@ fn images_come_with_what_clients_parse() -> TestResult {
         "prompt": "a cat", "negative_prompt": "", "sampler_name": "Euler a", "scheduler": "Automatic", "steps": 4,
         "cfg_scale": 2, "width": 64, "height": 64, "restore_faces": false, "enable_hr": false, "hr_upscaler": "Latent",
         "hr_scale": 2, "hr_additional_modules": [], "denoising_strength": 0.7, "hr_second_pass_steps": 0, "seed": 5,
-        "override_settings": { "CLIP_stop_at_last_layers": 1, "sd_model_checkpoint": "emoji" },
+        "override_settings": {
+            "CLIP_stop_at_last_layers": 1, "sd_model_checkpoint": "emoji", "sd_vae": "Automatic",
+            "eta_noise_seed_delta": 31337,
+        },
         "override_settings_restore_afterwards": true, "clip_skip": 1, "save_images": true, "send_images": true,
         "refiner_checkpoint": "", "s_churn": 0.5, "resize_mode": 0, "seed_resize_from_w": -1,
         "do_not_save_grid": false, "do_not_save_samples": false, "batch_size": 1, "n_iter": 2,
@@ -35,7 +38,15 @@ fn images_come_with_what_clients_parse() -> TestResult {
     );
     assert_eq!(
         (&answer["parameters"]["steps"], &info["ignored_fields"]),
-        (&json!(4), &json!(["clip_skip", "hr_additional_modules", "s_churn"]))
+        (
+            &json!(4),
+            &json!([
+                "clip_skip",
+                "hr_additional_modules",
+                "s_churn",
+                "override_settings.eta_noise_seed_delta"
+            ])
+        )
     );
 
     // The same as the other interface draws.
@@ -182,6 +193,15 @@ fn controlnets_are_listed_where_clients_look() -> TestResult {
     assert_eq!(served.get("/sdapi/v1/scripts")?.json()?["img2img"], json!(["controlnet"]));
     // In the form of this interface.
     assert!(served.get("/controlnet/detect")?.json()?["detail"].is_string());
+    // Modes that would draw another image.
+    for mode in [json!(2), json!("ControlNet is more important")] {
+        let unit = json!({ "model": "canny", "image": "AAAA", "control_mode": mode });
+        let scripts = json!({ "controlnet": { "args": [unit] } });
+        let request = json!({ "prompt": "a cat", "alwayson_scripts": scripts });
+        let answer = served.post("/sdapi/v1/txt2img", &request)?;
+        let detail = answer.json()?["detail"].as_str().unwrap_or_default().to_owned();
+        assert!(answer.status == 400 && detail.contains("control_mode"), "{detail}");
+    }
     let without = Served::start(&[])?;
     assert_eq!(without.get("/sdapi/v1/scripts")?.json()?["txt2img"], json!([]));
     Ok(())

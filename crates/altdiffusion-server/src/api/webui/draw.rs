@@ -73,7 +73,7 @@ async fn draw(state: &Shared, request: Request, from_image: bool) -> Result<Json
         (true, _) => {}
     }
     let queue = state.image_model(request.model(state).as_deref())?;
-    let unknown: Vec<String> = request.unknown().into_iter().map(str::to_owned).collect();
+    let unknown = request.unknown();
     if !unknown.is_empty() {
         tracing::info!("ignored unknown fields: {}", shown(&unknown.join(", ")));
     }

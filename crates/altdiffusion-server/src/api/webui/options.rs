@@ -7,7 +7,7 @@ use axum::extract::{Request, State as Extract};
 use serde_json::{Map, Value, json};
 
 use super::problem::WebuiProblem;
-use super::request::{CHECKPOINT, model_name};
+use super::request::{CHECKPOINT, LAST_LAYERS, model_name};
 use crate::body;
 use crate::problem::Problem;
 use crate::state::Shared;
@@ -17,9 +17,7 @@ use crate::state::Shared;
 pub(crate) async fn options(Extract(state): Extract<Shared>) -> Json<Value> {
     let first = || state.drawing.first().map(|queue| queue.model.name.clone());
     let model = state.webui_model().or_else(first);
-    Json(
-        json!({ CHECKPOINT: model, "CLIP_stop_at_last_layers": 1, "sd_vae": "Automatic", "samples_format": "png" }),
-    )
+    Json(json!({ CHECKPOINT: model, LAST_LAYERS: 1, "sd_vae": "Automatic", "samples_format": "png" }))
 }
 
 /// Choose the model of requests that name none. Other settings are accepted, and change nothing.

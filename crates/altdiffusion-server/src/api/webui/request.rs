@@ -87,6 +87,8 @@ const SIDE_MULTIPLE: usize = 8;
 
 /// The setting that names the model.
 pub(super) const CHECKPOINT: &str = "sd_model_checkpoint";
+/// The setting that skips layers of the text encoder.
+pub(super) const LAST_LAYERS: &str = "CLIP_stop_at_last_layers";
 
 /// The name in a title such as `name.safetensors [hash]`.
 pub(super) fn model_name(title: &str) -> &str {
@@ -267,7 +269,7 @@ impl WebuiRequest {
 
     /// Layers to skip; web interfaces count the last as 1.
     fn clip_skip(&self) -> Option<usize> {
-        let setting = self.override_settings.as_ref()?.get("CLIP_stop_at_last_layers")?.as_u64()?;
+        let setting = self.override_settings.as_ref()?.get(LAST_LAYERS)?.as_u64()?;
         usize::try_from(setting.saturating_sub(1)).ok()
     }
 
@@ -291,6 +293,10 @@ impl WebuiRequest {
                 let problem = format!("{:?}, expected none: images are followed as they are", text("module"));
                 return Err(Problem::field(&field("module"), problem));
             }
+            if !follows_both(unit.get("control_mode")) {
+                let problem = "expected Balanced: the prompt and the image count alike here";
+                return Err(Problem::field(&field("control_mode"), problem));
+            }
             // Names may carry a hash.
             let name = text("model").split(" [").next().unwrap_or_default();
             if !known.iter().any(|known| known == name) {
@@ -312,5 +318,14 @@ impl WebuiRequest {
             });
         }
         Ok(controls)
+    }
+}
+
+/// Whether a unit's `control_mode` lets the prompt and the image count alike, which is the first of the modes.
+fn follows_both(mode: Option<&Value>) -> bool {
+    match mode {
+        None | Some(Value::Null) => true,
+        Some(Value::String(name)) => name == "Balanced",
+        Some(number) => number.as_f64() == Some(0.0),
     }
 }

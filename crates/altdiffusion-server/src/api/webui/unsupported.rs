@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::request::WebuiRequest;
+use super::request::{CHECKPOINT, LAST_LAYERS, WebuiRequest};
 use crate::problem::Problem;
 
 /// Fields of clients that change nothing here: where images are saved, how they are sent, and what belongs to options
@@ -62,6 +62,11 @@ const WITHOUT_EFFECT_IF: [(&str, i64); 9] = [
     ("inpainting_fill", 1),
 ];
 
+/// Settings for one request that are read, or change no image.
+const KNOWN_SETTINGS: [&str; 3] = [CHECKPOINT, LAST_LAYERS, "samples_format"];
+/// Names of the autoencoder that comes with the model.
+const OWN_AUTOENCODER: [&str; 2] = ["Automatic", "None"];
+
 /// The most pixels around a mask.
 const MOST_PADDING: u32 = 4096;
 
@@ -76,8 +81,8 @@ fn is_empty(value: &Value) -> bool {
 }
 
 impl WebuiRequest {
-    /// Unknown fields, and those whose values would change the image elsewhere.
-    pub(super) fn unknown(&self) -> Vec<&str> {
+    /// Unknown fields and settings, and those whose values would change the image elsewhere.
+    pub(super) fn unknown(&self) -> Vec<String> {
         let is_ignored = |name: &str, value: &Value| {
             let changes_nothing = WITHOUT_EFFECT_IF.iter().any(|(known, number)| {
                 *known == name && (is_empty(value) || value.as_f64() == Some(*number as f64))
@@ -85,7 +90,13 @@ impl WebuiRequest {
             !changes_nothing && !WITHOUT_EFFECT.contains(&name) && !WITHOUT_EFFECT_ON_IMAGES.contains(&name)
         };
         let fields = self.others.iter().filter(|(name, value)| is_ignored(name, value));
-        fields.map(|(name, _)| name.as_str()).collect()
+        let settings = self.override_settings.iter().flatten().filter(|(name, value)| {
+            let is_own =
+                name.as_str() == "sd_vae" && value.as_str().is_some_and(|vae| OWN_AUTOENCODER.contains(&vae));
+            !is_own && !is_empty(value) && !KNOWN_SETTINGS.contains(&name.as_str())
+        });
+        let settings = settings.map(|(name, _)| format!("override_settings.{name}"));
+        fields.map(|(name, _)| name.clone()).chain(settings).collect()
     }
 
     /// Refuses what the server cannot do.
