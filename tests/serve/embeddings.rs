@@ -63,6 +63,12 @@ fn vectors_are_those_of_the_library() -> TestResult {
     let mixed = served.post("/v1/embeddings", &json!({ "input": mixed }))?;
     let expected_mixed = [&expected[3..], &expected_image, &expected_image].concat();
     assert_near(&vectors(&mixed)?, &expected_mixed);
+    // As LlamaIndex sends it.
+    let jina = json!({
+        "input": [{ "text": texts[3] }, { "bytes": encoded }], "encoding_type": "float", "task": "retrieval.passage",
+        "late_chunking": false, "truncate": true, "normalized": true,
+    });
+    assert_near(&vectors(&served.post("/v1/embeddings", &jina)?)?, &expected_mixed[..2]);
     let infinity = json!({ "input": [encoded], "modality": "image" });
     assert_near(&vectors(&served.post("/v1/embeddings", &infinity)?)?, &expected_image);
 

@@ -14,7 +14,7 @@ fn bad_requests_are_named() -> TestResult {
     let served = Served::start(&["--max-pixels", "1000000", "--max-body", "2000000"])?;
     let bomb = bomb()?;
     let drawing = "/v1/images/generations";
-    let cases: [(&str, Value, u16, &str); 33] = [
+    let cases: [(&str, Value, u16, &str); 34] = [
         (drawing, json!({}), 400, "prompt"),
         (drawing, json!([]), 400, "expected a JSON object"),
         (drawing, json!({ "prompt": 1 }), 400, "prompt"),
@@ -48,6 +48,7 @@ fn bad_requests_are_named() -> TestResult {
         ("/v1/embeddings", json!({ "input": [[64]] }), 400, "input[0]: token ids that end with 64"),
         ("/v1/embeddings", json!({ "input": vec!["x"; 5000] }), 413, "input"),
         ("/v1/embeddings", json!({ "input": "x", "dimensions": 7 }), 400, "dimensions"),
+        ("/v1/embeddings", json!({ "input": "x", "late_chunking": true }), 400, "late_chunking"),
         ("/v1/embeddings", json!({ "input": [{ "image": "AAAA" }] }), 400, "input[0]"),
         (
             "/v1/classify",

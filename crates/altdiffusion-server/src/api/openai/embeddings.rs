@@ -27,7 +27,7 @@ pub(crate) struct EmbeddingRequest {
     /// or an `image` in base64.
     input: Inputs,
     /// How vectors are written: numbers, or base64 of little-endian f32.
-    #[serde(default)]
+    #[serde(default, alias = "embedding_type", alias = "encoding_type")]
     encoding_format: Option<EncodingFormat>,
     /// Must be the dimension of the model's vectors: these models are not trained to be cut.
     #[serde(default, deserialize_with = "whole_number")]
@@ -39,7 +39,16 @@ pub(crate) struct EmbeddingRequest {
     /// What strings in `input` are.
     #[serde(default)]
     modality: Option<Modality>,
-    /// Ignored.
+    /// Must be false or missing: each input has a vector of its own.
+    #[serde(default)]
+    late_chunking: Option<bool>,
+    /// Ignored, as are the fields after it: texts are always cut to the model's length.
+    #[serde(default)]
+    #[allow(dead_code, reason = "Jina's clients send it")]
+    truncate: Option<bool>,
+    #[serde(default)]
+    #[allow(dead_code, reason = "Jina's clients send it, and these models have one task")]
+    task: Option<String>,
     #[serde(default)]
     #[allow(dead_code, reason = "OpenAI's clients may send it")]
     user: Option<String>,
@@ -65,7 +74,7 @@ struct InputObject {
     #[serde(default)]
     text: Option<String>,
     /// In base64, or a data URI.
-    #[serde(default)]
+    #[serde(default, alias = "bytes")]
     image: Option<String>,
 }
 
@@ -130,6 +139,10 @@ pub(crate) async fn embeddings(
 ) -> Result<Json<EmbeddingList>, Problem> {
     let deadline = state.deadline(request.headers())?;
     let (request, _room): (EmbeddingRequest, _) = body::json(&state, request).await?;
+    if request.late_chunking == Some(true) {
+        let problem = "true, expected false: each input has a vector of its own";
+        return Err(Problem::field("late_chunking", problem));
+    }
     let queue = state.embedding_model(request.model.as_deref())?;
     let inputs = inputs(&state, request.input, request.modality).await?;
     let mut vectors = queue.embed(inputs, deadline).await?;
