@@ -81,6 +81,42 @@ fn vectors_are_those_of_the_library() -> TestResult {
     Ok(())
 }
 
+#[test]
+fn clients_of_text_embeddings_inference_get_the_same_vectors() -> TestResult {
+    let served = Served::start(&[])?;
+    let texts = ["一只猫", "a cat"];
+    let expected = vectors(&served.post("/v1/embeddings", &json!({ "input": texts }))?)?;
+    let request = json!({
+        "inputs": texts, "normalize": true, "truncate": true, "truncation_direction": "Right", "prompt_name": null,
+    });
+    let found: Vec<Vec<f32>> = serde_json::from_value(served.post("/embed", &request)?.json()?)?;
+    assert_near(&found, &expected);
+    let one = served.post("/embed", &json!({ "inputs": texts[1], "normalize": false }))?.json()?;
+    let one: Vec<Vec<f32>> = serde_json::from_value(one)?;
+    let length = one[0].iter().map(|x| x * x).sum::<f32>().sqrt();
+    let unit: Vec<f32> = one[0].iter().map(|x| x / length).collect();
+    assert!((length - 1.0).abs() > 1e-3, "{length}");
+    assert_near(&[unit], &expected[1..]);
+    for (field, value) in [
+        ("inputs", json!([])),
+        ("dimensions", json!(7)),
+        ("prompt_name", json!("query")),
+        ("truncation_direction", json!("Left")),
+    ] {
+        let mut request = json!({ "inputs": "a cat" });
+        request[field] = value;
+        let answer = served.post("/embed", &request)?;
+        let problem = answer.json()?;
+        let named = field.trim_end_matches('s');
+        let is_named = problem["error"].as_str().is_some_and(|error| error.contains(named));
+        assert!(
+            answer.status == 400 && is_named && problem["error_type"] == "Validation",
+            "{field}: {problem}"
+        );
+    }
+    Ok(())
+}
+
 /// candle's own threads would spin on the cores that the kernels compute on.
 #[cfg(target_os = "linux")]
 #[test]

@@ -1,6 +1,7 @@
 //! Routes requests, and gives every answer its form.
 
 mod classify;
+mod embed;
 mod hidden_states;
 mod immich;
 mod inputs;
@@ -42,7 +43,7 @@ const PROBES: [&str; 5] = ["/health", "/ready", "/ping", "/metrics", "/sdapi/v1/
 #[derive(OpenApi)]
 #[openapi(info(
     title = "altdiffusion",
-    description = "Images and embeddings, in the interfaces of OpenAI, stable-diffusion-webui and immich."
+    description = "Images and embeddings, in the interfaces of OpenAI, stable-diffusion-webui and others."
 ))]
 struct Description;
 
@@ -73,6 +74,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(openai::edits::edits))
         .routes(routes!(openai::models::models))
         .routes(routes!(openai::models::model))
+        .routes(routes!(embed::embed))
         .routes(routes!(similarity::similarity))
         .routes(routes!(classify::classify))
         .routes(routes!(hidden_states::hidden_states))
@@ -140,6 +142,8 @@ fn refuse(path: &str, problem: &Problem) -> Response {
         webui::problem::problem_response(problem)
     } else if path == immich::PREDICT {
         immich::problem_response(problem)
+    } else if path == embed::EMBED {
+        embed::problem_response(problem)
     } else {
         openai::error::problem_response(problem)
     };

@@ -52,6 +52,21 @@ impl Vectors {
         self.values.chunks_exact(self.dim)
     }
 
+    /// Checks the dimension that a request asks for.
+    ///
+    /// # Errors
+    /// If it is not the model's own.
+    pub(crate) fn check_dim(&self, asked: Option<usize>) -> Result<(), Problem> {
+        match asked.filter(|asked| *asked != self.dim) {
+            None => Ok(()),
+            Some(asked) => {
+                let problem =
+                    format!("{asked}, expected {}: this model's vectors cannot be shortened", self.dim);
+                Err(Problem::field("dimensions", problem))
+            }
+        }
+    }
+
     /// Divides each vector by its length.
     pub(crate) fn normalize(&mut self) {
         for row in self.values.chunks_exact_mut(self.dim) {

@@ -63,8 +63,8 @@ pub(super) fn rows(embedder: &Embedder, inputs: Vec<Input>) -> Vec<Row> {
     rows.into_iter().map(|row| row.unwrap_or_else(|| Err(Problem::failed()))).collect()
 }
 
-/// The ids of a text, padded or not, if they end as those of the model's tokenizer do. Clients that tokenize on their own
-/// usually do so for OpenAI's models, whose ids mean other words here.
+/// The ids of a text, padded or not, if they end as those of the model's tokenizer do. Clients that tokenize on their
+/// own usually do so for OpenAI's models, whose ids mean other words here.
 ///
 /// # Errors
 /// If they end with another token.
@@ -73,7 +73,8 @@ fn with_end(tokenizer: &Tokenizer, ids: Vec<u32>) -> altclip_encoder::Result<Vec
     match ids.iter().rfind(|id| **id == end || **id != padding) {
         Some(last) if *last != end => Err(altclip_encoder::Error::Input(format!(
             "token ids that end with {last}, expected {end}, with which this model's tokenizer ends every text; \
-             ids for OpenAI's models are others: let the client send texts (LangChain: check_embedding_ctx_length=False)"
+             ids for OpenAI's models are others: let the client send texts \
+             (LangChain: check_embedding_ctx_length=False)"
         ))),
         _ => Ok(ids),
     }

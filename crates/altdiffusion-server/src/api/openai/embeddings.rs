@@ -59,7 +59,7 @@ pub(crate) struct EmbeddingRequest {
     untagged,
     expecting = "expected a text, token ids, or a list of texts, rows of token ids or objects with a text or an image"
 )]
-enum Inputs {
+pub(in crate::api) enum Inputs {
     Text(String),
     Texts(Vec<String>),
     Ids(Vec<u32>),
@@ -70,7 +70,7 @@ enum Inputs {
 /// A text or an image.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct InputObject {
+pub(in crate::api) struct InputObject {
     #[serde(default)]
     text: Option<String>,
     /// In base64, or a data URI.
@@ -87,7 +87,7 @@ enum EncodingFormat {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum Modality {
+pub(in crate::api) enum Modality {
     Text,
     Image,
 }
@@ -146,10 +146,7 @@ pub(crate) async fn embeddings(
     let queue = state.embedding_model(request.model.as_deref())?;
     let inputs = inputs(&state, request.input, request.modality).await?;
     let mut vectors = queue.embed(inputs, deadline).await?;
-    if let Some(asked) = request.dimensions.filter(|asked| *asked != vectors.dim) {
-        let problem = format!("{asked}, expected {}: this model's vectors cannot be shortened", vectors.dim);
-        return Err(Problem::field("dimensions", problem));
-    }
+    vectors.check_dim(request.dimensions)?;
     if request.normalized.unwrap_or(true) {
         vectors.normalize();
     }
@@ -169,7 +166,15 @@ pub(crate) async fn embeddings(
     Ok(Json(EmbeddingList { object: "list", data: data.collect(), model: queue.name.clone(), usage }))
 }
 
-async fn inputs(state: &Shared, inputs: Inputs, modality: Option<Modality>) -> Result<Vec<Input>, Problem> {
+/// Checks and decodes inputs; `modality` says what strings are, texts by default.
+///
+/// # Errors
+/// If there are none or too many, one is too long, or an image cannot be decoded.
+pub(in crate::api) async fn inputs(
+    state: &Shared,
+    inputs: Inputs,
+    modality: Option<Modality>,
+) -> Result<Vec<Input>, Problem> {
     let is_image = modality == Some(Modality::Image);
     let texts = match inputs {
         Inputs::Text(text) => vec![text],
