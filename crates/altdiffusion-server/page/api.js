@@ -69,7 +69,9 @@ export async function* draw(body, signal) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let buffered = "";
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await reader.read().catch((error) => {
+      throw signal?.aborted ? error : new InputError(null, "no-server");
+    });
     if (done) {
       return;
     }

@@ -80,8 +80,17 @@ export function imageAddress(entry) {
   return addresses.get(entry.id);
 }
 
+/** Lets the browser free an image whose entry is gone; one that is still shown stays. */
+function freeImage({ id }) {
+  if (addresses.has(id)) {
+    URL.revokeObjectURL(addresses.get(id));
+    addresses.delete(id);
+  }
+}
+
 function forget(entry) {
   change((store) => store.delete(entry.id));
+  freeImage(entry);
 }
 
 function remove(entry) {
@@ -95,6 +104,7 @@ function remove(entry) {
 }
 
 function clear() {
+  entries.forEach(freeImage);
   entries = [];
   change((store) => store.clear());
   render();

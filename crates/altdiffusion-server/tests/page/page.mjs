@@ -244,6 +244,24 @@ const checks = [
     await page.getByText("The server cannot be reached").waitFor();
     await drop(page, "#panel-draw", "notes.png", btoa("no image"));
     await page.getByText("notes.png is not an image that this browser can read").waitFor();
+    // The connection breaks while the image is drawn.
+    await page.evaluate(() => {
+      const broken = () => new ReadableStream({ pull: (stream) => stream.error(new TypeError("network error")) });
+      globalThis.fetch = async () => new Response(broken());
+    });
+    await page.click("#draw");
+    await page.getByText("The server cannot be reached").waitFor();
+  }],
+  ["images that leave the history leave the memory", async () => {
+    const page = await open(browser, url);
+    await draw(page, "a cat");
+    const address = await page.locator("#tiles img").getAttribute("src");
+    await page.evaluate(() => {
+      globalThis.revoked = [];
+      URL.revokeObjectURL = (address) => globalThis.revoked.push(address);
+    });
+    await page.click("#history-clear");
+    assert.deepEqual(await page.evaluate(() => globalThis.revoked), [address]);
   }],
   ["an image that the safety checker made black is said to be that", async () => {
     const page = await open(browser, url);
