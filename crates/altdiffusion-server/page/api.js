@@ -11,6 +11,17 @@ class ServerError extends Error {
 }
 
 let askForKey = async () => null;
+let key = null;
+try {
+  key = sessionStorage.getItem("key");
+} catch { /* Storage may be forbidden; then the page keeps the key while it is open. */ }
+
+function keep(given) {
+  key = given;
+  try {
+    sessionStorage.setItem("key", given);
+  } catch { /* As above. */ }
+}
 
 /** Sets the function that asks for an API key when the server wants one, and is told whether it refused one. */
 export function onKeyNeeded(ask) {
@@ -20,9 +31,9 @@ export function onKeyNeeded(ask) {
 async function request(path, { body, signal } = {}) {
   for (;;) {
     const headers = {};
-    const key = sessionStorage.getItem("key");
-    if (key) {
-      headers.Authorization = `Bearer ${key}`;
+    const sent = key;
+    if (sent) {
+      headers.Authorization = `Bearer ${sent}`;
     }
     if (body) {
       headers["Content-Type"] = "application/json";
@@ -38,9 +49,9 @@ async function request(path, { body, signal } = {}) {
       return response;
     }
     if (response.status === 401) {
-      const given = await askForKey(key !== null);
+      const given = await askForKey(sent !== null);
       if (given) {
-        sessionStorage.setItem("key", given);
+        keep(given);
         continue;
       }
     }

@@ -289,6 +289,25 @@ const checks = [
     const [request] = await Promise.all([page.waitForRequest(isDraw), page.fill("#prompt", "a cat")]);
     assert.equal(request.headers().authorization, "Bearer abc");
   }],
+  ["a browser that forbids storage draws, and keeps the key while the page is open", async () => {
+    const context = await browser.newContext({ locale: "en-GB" });
+    const page = await context.newPage();
+    await page.addInitScript(() => {
+      const forbidden = { get: () => { throw new DOMException("Access is denied", "SecurityError"); } };
+      for (const name of ["sessionStorage", "localStorage", "indexedDB"]) {
+        Object.defineProperty(globalThis, name, forbidden);
+      }
+    });
+    await page.route("**/v1/models", (route) =>
+      route.request().headers().authorization === "Bearer abc" ? route.continue() : answerWith(401, { message: "expected a key" })(route));
+    await page.goto(url);
+    await page.fill("#key", "abc");
+    await page.keyboard.press("Enter");
+    await page.waitForSelector("#panel-draw:not([hidden])");
+    const [request] = await Promise.all([page.waitForRequest(isDraw), page.fill("#prompt", "a cat")]);
+    assert.equal(request.headers().authorization, "Bearer abc");
+    await drawn(page);
+  }],
   ["search by text and by a dropped image", async () => {
     if (offered.length === 0) {
       return { skipped: "the server offers no index" };
