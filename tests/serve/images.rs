@@ -117,6 +117,7 @@ fn events_tell_of_each_step() -> TestResult {
         json!({ "prompt": "a cat", "seed": 1, "steps": 3, "n": 2, "stream": true, "partial_images": 3 });
     let answer = served.post("/v1/images/generations", &request)?;
     assert_eq!(answer.header("content-type"), Some("text/event-stream"));
+    assert_eq!(answer.header("x-accel-buffering"), Some("no"));
     let text = String::from_utf8(answer.body)?;
     let events: Vec<(&str, Value)> = text
         .split("\n\n")

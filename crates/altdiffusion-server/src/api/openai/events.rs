@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
+use axum::response::{IntoResponse, Response, Sse};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use futures_util::Stream;
@@ -71,12 +71,17 @@ struct Completed {
     item: ImageItem,
 }
 
-/// The events of a drawing, which is cancelled when the client goes.
-pub(super) fn stream(
-    drawing: Drawing,
-    form: AnswerForm,
-) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let events = unfold((Some(drawing), Vec::new()), move |(drawing, mut ready)| async move {
+/// Tells nginx, which else collects them, to pass events on as they come.
+const UNBUFFERED: [(&str, &str); 1] = [("x-accel-buffering", "no")];
+
+/// An answer with the events of a drawing, which is cancelled when the client goes.
+pub(super) fn stream(drawing: Drawing, form: AnswerForm) -> Response {
+    let events = Sse::new(events(drawing, form)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    (UNBUFFERED, events).into_response()
+}
+
+fn events(drawing: Drawing, form: AnswerForm) -> impl Stream<Item = Result<Event, Infallible>> {
+    unfold((Some(drawing), Vec::new()), move |(drawing, mut ready)| async move {
         let mut drawing = drawing;
         loop {
             if !ready.is_empty() {
@@ -100,8 +105,7 @@ pub(super) fn stream(
             };
             ready = events;
         }
-    });
-    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+    })
 }
 
 fn of_event(found: DrawEvent, form: AnswerForm, images: usize) -> Vec<Event> {

@@ -191,7 +191,7 @@ pub(super) async fn draw(
     request.previews = stream == Some(true);
     let drawing = queue.add(request, deadline)?;
     match stream {
-        Some(_) => Ok(events::stream(drawing, form).into_response()),
+        Some(_) => Ok(events::stream(drawing, form)),
         None => Ok(Json(form.list(&drawing.images().await?)).into_response()),
     }
 }
