@@ -72,6 +72,11 @@ fn vectors_are_those_of_the_library() -> TestResult {
     let infinity = json!({ "input": [encoded], "modality": "image" });
     assert_near(&vectors(&served.post("/v1/embeddings", &infinity)?)?, &expected_image);
 
+    // With a byte order mark, as PowerShell writes files.
+    let headers = [("content-type", "application/json")];
+    let marked = format!("\u{feff}{}", json!({ "input": texts[0] }));
+    assert_near(&vectors(&served.post_with("/v1/embeddings", &headers, marked.as_bytes())?)?, &expected[..1]);
+
     // Base64 has the same bits.
     let floats = vectors(&served.post("/v1/embeddings", &json!({ "input": texts[1] }))?)?;
     let base64 = json!({ "input": texts[1], "encoding_format": "base64" });

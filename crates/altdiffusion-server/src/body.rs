@@ -99,6 +99,9 @@ pub(crate) async fn json<T: DeserializeOwned>(
 /// # Errors
 /// If it is not of this form; the message names the field.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // Programs on Windows begin texts with it.
+    const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     if !bytes.trim_ascii_start().starts_with(b"{") {
         return Err(Problem::invalid("expected a JSON object"));
     }
