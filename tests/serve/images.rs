@@ -111,6 +111,49 @@ fn images_start_from_images() -> TestResult {
 }
 
 #[test]
+fn edits_take_the_options_of_generations() -> TestResult {
+    let served = Served::start(&[])?;
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("a.png");
+    image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([4 * x as u8, 4 * y as u8, 90])).save(&file)?;
+    let image = std::fs::read(&file)?;
+    let edit = |fields: &[(&str, Option<&str>, &[u8])]| {
+        let drawn: [(&str, Option<&str>, &[u8]); 4] = [
+            ("image", Some("a.png"), &image),
+            ("prompt", None, b"a (red:1.4) cat"),
+            ("seed", None, b"5"),
+            ("strength", None, b"0.7"),
+        ];
+        served.post_form("/v1/images/edits", &[&drawn[..], fields].concat())
+    };
+    let options: [(&str, Option<&str>, &[u8]); 4] = [
+        ("steps", None, b"4"),
+        ("clip_skip", None, b"1"),
+        ("prompt_weights", None, b"true"),
+        ("guidance_rescale", None, b"0.5"),
+    ];
+    let found = edit(&options)?;
+    let same = json!({
+        "prompt": "a (red:1.4) cat", "image": encoded(&file)?, "seed": 5, "strength": 0.7, "steps": 4,
+        "clip_skip": 1, "prompt_weights": true, "guidance_rescale": 0.5,
+    });
+    let same = served.post("/v1/images/generations", &same)?;
+    assert_eq!((found.status, same.status), (200, 200));
+    assert_eq!(found.json()?["data"][0]["b64_json"], same.json()?["data"][0]["b64_json"]);
+    for (field, value, expected) in [
+        ("steps", "many", "expected a whole number"),
+        ("prompt_weights", "yes", "expected true or false"),
+        ("guidance_rescale", "NaN", "expected 0 to 1"),
+    ] {
+        let answer = edit(&[(field, None, value.as_bytes())])?;
+        let error = answer.json()?["error"].clone();
+        let message = error["message"].as_str().unwrap_or_default();
+        assert!(answer.status == 400 && error["param"] == field && message.contains(expected), "{error}");
+    }
+    Ok(())
+}
+
+#[test]
 fn events_tell_of_each_step() -> TestResult {
     let served = Served::start(&[])?;
     let request =

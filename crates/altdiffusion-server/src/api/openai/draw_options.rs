@@ -111,7 +111,7 @@ impl DrawFields {
             options = options.scale(scale);
         }
         if let Some(rescale) = self.guidance_rescale {
-            options = options.guidance_rescale(rescale);
+            options = options.guidance_rescale(share("guidance_rescale", rescale)?);
         }
         if let Some(name) = &self.scheduler {
             options = with_sampler(options, "scheduler", name)?;

@@ -36,7 +36,10 @@ pub(crate) struct EditForm {
     seed: Option<u64>,
     steps: Option<usize>,
     guidance_scale: Option<f64>,
+    guidance_rescale: Option<f64>,
     scheduler: Option<String>,
+    clip_skip: Option<usize>,
+    prompt_weights: Option<bool>,
     strength: Option<f64>,
     stream: Option<bool>,
     partial_images: Option<usize>,
@@ -60,8 +63,8 @@ pub(crate) async fn edits(Extract(state): Extract<Shared>, request: Request) -> 
     let form = Form::read(&state, request).await?;
     let answer = AnswerForm::read(form.text("response_format"), form.text("output_format"))?;
     let answer = answer.of_edits();
-    let stream = form.parsed::<bool>("stream")?.unwrap_or(false);
-    let previews = form.parsed::<usize>("partial_images")?.unwrap_or(0) > 0;
+    let stream = form.parsed::<bool>("stream", SWITCH)?.unwrap_or(false);
+    let previews = form.parsed::<usize>("partial_images", WHOLE)?.unwrap_or(0) > 0;
     if form.0.iter().filter(|(name, _)| matches!(name.as_str(), "image" | "image[]")).count() > 1 {
         return Err(Problem::field("image", "expected one image"));
     }
@@ -76,14 +79,17 @@ pub(crate) async fn edits(Extract(state): Extract<Shared>, request: Request) -> 
     let fields = DrawFields {
         prompt: form.text("prompt").ok_or_else(|| Problem::field("prompt", "expected one"))?.to_owned(),
         negative_prompt: form.text("negative_prompt").map(str::to_owned),
-        n: form.parsed("n")?,
+        n: form.parsed("n", WHOLE)?,
         size: form.text("size").map_or(Ok(None), size)?,
-        scale: form.parsed("scale")?,
-        seed: form.parsed("seed")?,
-        steps: form.parsed("steps")?,
-        guidance_scale: form.parsed("guidance_scale")?,
+        scale: form.parsed("scale", WHOLE)?,
+        seed: form.parsed("seed", WHOLE)?,
+        steps: form.parsed("steps", WHOLE)?,
+        guidance_scale: form.parsed("guidance_scale", NUMBER)?,
+        guidance_rescale: form.parsed("guidance_rescale", NUMBER)?,
         scheduler: form.text("scheduler").map(str::to_owned),
-        strength: form.parsed("strength")?,
+        clip_skip: form.parsed("clip_skip", WHOLE)?,
+        prompt_weights: form.parsed("prompt_weights", SWITCH)?.unwrap_or(false),
+        strength: form.parsed("strength", NUMBER)?,
         image: Some(image),
         mask,
         format: Some(answer.format),
@@ -92,8 +98,13 @@ pub(crate) async fn edits(Extract(state): Extract<Shared>, request: Request) -> 
     draw(&state, form.text("model"), fields, answer, stream.then_some(previews), deadline).await
 }
 
+/// What fields of a form are expected to be.
+const WHOLE: &str = "a whole number from 0";
+const NUMBER: &str = "a number";
+const SWITCH: &str = "true or false";
+
 /// The fields of a form that are known, and those of OpenAI's clients that have no meaning here.
-const KNOWN: [&str; 26] = [
+const KNOWN: [&str; 29] = [
     "image",
     "image[]",
     "mask",
@@ -108,7 +119,10 @@ const KNOWN: [&str; 26] = [
     "seed",
     "steps",
     "guidance_scale",
+    "guidance_rescale",
     "scheduler",
+    "clip_skip",
+    "prompt_weights",
     "strength",
     "stream",
     "partial_images",
@@ -166,9 +180,9 @@ impl Form {
         self.file(&[name]).and_then(|bytes| std::str::from_utf8(bytes).ok())
     }
 
-    fn parsed<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Problem> {
+    fn parsed<T: std::str::FromStr>(&self, name: &str, expected: &str) -> Result<Option<T>, Problem> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        let problem = || Problem::field(name, format!("{text:?} has no meaning here"));
+        let problem = || Problem::field(name, format!("{text:?}, expected {expected}"));
         text.trim().parse().map(Some).map_err(|_| problem())
     }
 }
