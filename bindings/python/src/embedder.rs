@@ -2,7 +2,6 @@
 
 use altclip_encoder as encoder;
 use altclip_encoder::images::{Background, DecodeOptions};
-use candle_core::D;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 
@@ -82,19 +81,19 @@ impl Embedder {
         vectors?.array(py)
     }
 
-    /// Logits per image and text, or their softmax over the texts, (images, texts).
+    /// Logits per image and text, or the probabilities that the model's family makes of them, (images, texts).
     fn similarity<'py>(
         &self,
         py: Python<'py>,
         images: Numbers,
         texts: Numbers,
-        softmax: bool,
+        probabilities: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let embedder = self.0.clone();
         let scores = interruptible(py, move |_| {
             let logits = embedder.similarity(&images.tensor()?, &texts.tensor()?)?;
-            match softmax && !logits.dims().contains(&0) {
-                true => Numbers::of(&candle_nn::ops::softmax(&logits, D::Minus1)?),
+            match probabilities && !logits.dims().contains(&0) {
+                true => Numbers::of(&embedder.probabilities(&logits)?),
                 false => Numbers::of(&logits),
             }
         });

@@ -141,6 +141,13 @@ def test_images_are_labelled(embedder):
     assert embedder.classify([], ["猫"]).shape == (0, 1)
 
 
+def test_siglip_asks_about_each_label_alone():
+    embedder = altdiffusion.Embedder(GOLDEN / "siglip" / "base")
+    image, labels = np.zeros((20, 20, 3), np.uint8), ["a cat", "a dog"]
+    logits = embedder.similarity(embedder.embed_images([image]), embedder.embed_texts(labels))
+    np.testing.assert_allclose(embedder.classify([image], labels), 1 / (1 + np.exp(-logits)), rtol=1e-5)
+
+
 def test_a_pickle_loads_the_model_again(tmp_path, monkeypatch):
     monkeypatch.chdir(GOLDEN / "dual_encoders")
     embedder = altdiffusion.Embedder("clip", dtype=np.float16)

@@ -29,8 +29,8 @@ class Embedder:
     """A dual encoder: texts and images to vectors of one space, in which what belongs together is close.
 
     Args:
-        name: a directory or a repository, such as "BAAI/AltCLIP": AltCLIP, CLIP, OpenCLIP, Chinese-CLIP,
-            Taiyi-CLIP. By default the model inside the package.
+        name: a directory or a repository, such as "BAAI/AltCLIP": AltCLIP, CLIP, SigLIP, OpenCLIP, Chinese-CLIP and
+            others. By default the model inside the package.
         dtype: of the weights: "f32", "f16" or "bf16", or a type of torch or NumPy.
         device: "cpu", "cuda", "cuda:1", "metal", or "auto", a GPU if there is one and the package was built for it.
         revision: of a repository: a branch, a tag or a commit.
@@ -135,7 +135,8 @@ class Embedder:
     def similarity(self, images: ArrayLike, texts: ArrayLike) -> NDArray[np.float32]:
         """Logits, (images, texts), f32: cosines of vectors (images, `dim`) and (texts, `dim`), times the model's scale.
 
-        Their softmax over the texts is the probability that each text is the one that describes the image.
+        Their softmax over the texts is the probability that each text is the one that describes the image. SigLIP adds a
+        bias, and the sigmoid of each logit is the probability that the two match.
         """
         return self._native.similarity(_rows(images), _rows(texts), False)
 
@@ -149,7 +150,8 @@ class Embedder:
     ) -> NDArray[np.float32]:
         """The probability of each label for each image, (images, labels), f32, without training for the labels.
 
-        Each label is put into every template, such as "一张{}的照片", and stands for the mean of those texts.
+        Each label is put into every template, such as "一张{}的照片", and stands for the mean of those texts. The
+        probabilities of an image add up to 1, except for SigLIP, which asks about each label alone.
         """
         if isinstance(templates, str) or isinstance(labels, str):
             raise InputError("labels, templates: expected lists of texts, found one text")
