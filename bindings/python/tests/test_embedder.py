@@ -94,8 +94,24 @@ def test_what_cannot_be_read_is_skipped_in_its_place(embedder, tmp_path):
     with pytest.raises(ValueError, match="expected a text, found None"):
         embedder.embed_texts(["a", None])
     with pytest.warns(altdiffusion.SkippedWarning):
-        vectors = embedder.embed_texts(["a", None, "b"], on_error="skip")
-    assert np.isnan(vectors).all(axis=1).tolist() == [False, True, False]
+        vectors = embedder.embed_texts(["a", None, float("nan"), "b"], on_error="skip")
+    assert np.isnan(vectors).all(axis=1).tolist() == [False, True, True, False]
+
+
+def test_what_pillow_cannot_read_is_an_error_of_the_file(embedder, tmp_path):
+    path = tmp_path / "cut.jpg"
+    Image.effect_noise((99, 99), 50).save(path)
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(altdiffusion.FileError, match="cut.jpg: "):
+        embedder.embed_images([Image.open(path)])
+
+
+def test_wide_numbers_of_pillow_are_not_clipped(embedder):
+    pixels = np.linspace(0, 1, 81, dtype=np.float32).reshape(9, 9)
+    found, expected = embedder.embed_images([Image.fromarray(pixels), pixels])
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(altdiffusion.InputError, match="found int32"):
+        embedder.embed_images([Image.fromarray((pixels * 65535).astype(np.int32))])
 
 
 @pytest.mark.parametrize(

@@ -175,10 +175,12 @@ def _many(items: Any, what: str, as_list: bool = True) -> Any:
     return items if not as_list or isinstance(items, list) else list(items)
 
 
-def _texts(first: int, texts: list[Any], _broken: dict[int, Exception]) -> list[str | None]:
+def _texts(first: int, texts: list[Any], broken: dict[int, Exception]) -> list[str | None]:
     for index, text in enumerate(texts, first):
         if type(text) is not str and not (text is None or isinstance(text, str)):
-            raise InputError(f"text {index}: expected a text, found {type(text).__name__}")
+            # Such as a missing value of pandas, which is a number.
+            broken[index] = InputError(f"text {index}: expected a text, found {type(text).__name__}")
+            texts[index - first] = None
     return texts
 
 
@@ -188,7 +190,6 @@ def _files(first: int, images: list[Any], broken: dict[int, Exception]) -> list[
         try:
             files.append(image_file(image, f"image {index}"))
         except Exception as error:
-            # Pillow reads files late.
             broken[index] = error
             files.append(("", b""))
     return files

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Union
 
-from ._errors import InputError
+from ._errors import FileError, InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,18 +27,26 @@ def image_file(image: ImageLike, name: str) -> File:
     if isinstance(image, (bytes, bytearray, memoryview)):
         return name, bytes(image)
     if hasattr(image, "tobytes") and hasattr(image, "getbands"):
-        return getattr(image, "filename", "") or name, _of_pillow(image)
+        name = getattr(image, "filename", "") or name
+        try:
+            return name, _of_pillow(image, name)
+        except OSError as error:
+            # Pillow reads files late.
+            raise FileError(f"{name}: {error}") from error
     if hasattr(image, "__array__"):
         return name, _of_array(image, name)
     raise InputError(f"{name}: expected a path, bytes, a Pillow image or an array, found {type(image).__name__}")
 
 
-def _of_pillow(image: Any) -> bytes:
+def _of_pillow(image: Any, name: str) -> bytes:
     if image.mode.startswith("I;16"):
         # The high byte, as for files. Pillow would clip.
         import numpy as np
 
-        return _of_array((np.asarray(image) >> 8).astype(np.uint8), "")
+        return _of_array((np.asarray(image) >> 8).astype(np.uint8), name)
+    if image.mode in ("I", "F"):
+        # Pillow would clip these too, to white or to black, and nobody knows their range.
+        return _of_array(image, name)
     if image.mode not in ("L", "RGB", "RGBA"):
         in_palette = image.mode == "P" and image.palette.mode == "RGBA"
         has_alpha = in_palette or image.mode in ("LA", "PA", "La", "RGBa") or "transparency" in image.info
