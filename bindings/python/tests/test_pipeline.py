@@ -139,6 +139,11 @@ def test_the_names_of_diffusers_are_accepted(pipeline):
     short = pipeline("一只猫", steps=3, guidance_scale=2.0, seed=7, negative_prompt="狗", **same)
     np.testing.assert_array_equal(a.latents, short.latents)
     assert isinstance(a.images[0], Image.Image)
+    # A notebook shows it.
+    assert len(repr(a)) < 300
+    numbers = {"height": np.int64(64), "width": np.int32(64), "steps": np.int64(3), "seed": np.uint64(7)}
+    own = pipeline("一只猫", guidance_scale=np.float32(2), negative_prompt="狗", num_images_per_prompt=np.int8(2), **numbers)
+    np.testing.assert_array_equal(a.latents, own.latents)
     latents = pipeline("一只猫", steps=3, output_type="latent").images
     assert latents.shape == (1, 12, 8, 8) and latents.dtype == np.float32
 
@@ -185,6 +190,14 @@ def test_callbacks_see_every_step(pipeline):
     [
         ({}, "prompt: expected either texts or prompt_embeds"),
         ({"prompt": "a", "prompt_embeds": np.zeros((1, 77, 128))}, "prompt: expected either"),
+        ({"prompt": 7}, "prompt: expected texts, found int"),
+        ({"prompt": ["a", 7]}, "prompt 1: expected a text, found int"),
+        ({"prompt": "a", "negative_prompt": ["a", None]}, "negative_prompt 1: expected a text, found NoneType"),
+        ({"prompt": "a", "steps": "3"}, "num_inference_steps '3': expected a whole number"),
+        ({"prompt": "a", "width": 64.0}, "width 64.0: expected a whole number"),
+        ({"prompt": "a", "num_images_per_prompt": 0}, "images"),
+        ({"prompt": "a", "seed": 1.5}, "seed 1.5: expected a whole number"),
+        ({"prompt": "a", "guidance_scale": "3"}, "guidance_scale 3: expected a number"),
         ({"prompt": "a", "seed": -1}, "seed -1: expected a number from 0"),
         ({"prompt": "a", "steps": 3, "num_inference_steps": 3}, "num_inference_steps, steps: expected one"),
         ({"prompt": "a", "width": 63}, "width: 63 pixels, expected a multiple of 8"),

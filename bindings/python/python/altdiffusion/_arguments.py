@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ._errors import InputError
@@ -21,14 +22,33 @@ def first(name: str, value: int | None, other_name: str, other: int | None) -> i
     return value if value is not None else other
 
 
+def texts_of(name: str, texts: Any) -> list[str]:
+    """One text, or several."""
+    if not isinstance(texts, Iterable):
+        raise InputError(f"{name}: expected texts, found {type(texts).__name__}")
+    given = [texts] if isinstance(texts, str) else list(texts)
+    for index, text in enumerate(given):
+        if not isinstance(text, str):
+            raise InputError(f"{name} {index}: expected a text, found {type(text).__name__}")
+    return given
+
+
+def whole(name: str, value: Any) -> int:
+    """The number, of Python, NumPy or torch, which JSON has to hold."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise InputError(f"{name} {value!r}: expected a whole number") from None
+
+
 def steps_of(count: int, timesteps: Sequence[int] | None, sigmas: Sequence[float] | None) -> Any:
     if timesteps is not None and sigmas is not None:
         raise InputError("timesteps, sigmas: expected one of them, found both")
     if timesteps is not None:
-        return {"timesteps": [int(timestep) for timestep in timesteps]}
+        return {"timesteps": [whole("timesteps", timestep) for timestep in timesteps]}
     if sigmas is not None:
-        return {"sigmas": [float(sigma) for sigma in sigmas]}
-    return count
+        return {"sigmas": [finite("sigmas", sigma) for sigma in sigmas]}
+    return whole("num_inference_steps", count)
 
 
 def seed_of(seed: int | None, generator: Any) -> int | None:
@@ -36,9 +56,10 @@ def seed_of(seed: int | None, generator: Any) -> int | None:
         return None
     if generator is not None:
         raise InputError("seed, generator: expected one of them, found both")
-    if not 0 <= seed <= MOST_SEED:
-        raise InputError(f"seed {seed}: expected a number from 0 to {MOST_SEED}")
-    return int(seed)
+    number = whole("seed", seed)
+    if not 0 <= number <= MOST_SEED:
+        raise InputError(f"seed {number}: expected a number from 0 to {MOST_SEED}")
+    return number
 
 
 def states_of(states: Any) -> NDArray[np.float32] | None:
@@ -54,7 +75,11 @@ def states_of(states: Any) -> NDArray[np.float32] | None:
 
 def finite(name: str, value: float) -> float:
     """The number, which JSON has to hold."""
-    if not math.isfinite(value):
+    try:
+        is_number = math.isfinite(value)
+    except TypeError:
+        is_number = False
+    if not is_number:
         raise InputError(f"{name} {value}: expected a number")
     return float(value)
 

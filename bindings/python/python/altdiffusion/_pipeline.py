@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from . import _altdiffusion as native
-from ._arguments import each, finite, first, seed_of, states_of, steps_of
+from ._arguments import each, finite, first, seed_of, states_of, steps_of, texts_of, whole
 from ._errors import InputError
 from ._images import File, image_file, images_of
 from ._names import dtype_name, model_options, shown
@@ -32,7 +32,7 @@ class PipelineOutput:
     """Pillow images; or an array, as `output_type` says."""
     nsfw_content_detected: list[bool] | None
     """Whether each image was flagged and is black, if the model has a safety checker."""
-    latents: NDArray[np.float32]
+    latents: NDArray[np.float32] = field(repr=False)
     """The latents before decoding, (images, channels, height, width)."""
 
     def __iter__(self) -> Iterator[Any]:
@@ -249,7 +249,8 @@ class Pipeline:
         if self._model["name"] is None:
             count = native.BUILT_IN_STEPS if count is None else count
             guidance_scale = native.BUILT_IN_GUIDANCE_SCALE if guidance_scale is None else guidance_scale
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
+        prompts = [] if prompt is None else texts_of("prompt", prompt)
+        each_prompt = 1 if num_images_per_prompt is None else whole("num_images_per_prompt", num_images_per_prompt)
         options: dict[str, Any] = {
             "steps": steps_of(50 if count is None else count, timesteps, sigmas),
             "guidance": {
@@ -258,15 +259,15 @@ class Pipeline:
             },
             "seed": seed_of(seed, generator),
             "eta": finite("eta", eta),
-            "clip_skip": clip_skip or 0,
-            "guess_mode": guess_mode,
-            "scale": scale,
+            "clip_skip": whole("clip_skip", clip_skip or 0),
+            "guess_mode": bool(guess_mode),
+            "scale": None if scale is None else whole("scale", scale),
             "scheduler": scheduler,
             "sigma_spacing": sigma_spacing,
             "timestep_spacing": timestep_spacing,
-            "width": width,
-            "height": height,
-            "images": num_images_per_prompt,
+            "width": None if width is None else whole("width", width),
+            "height": None if height is None else whole("height", height),
+            "images": each_prompt,
             "strength": None if strength is None else finite("strength", strength),
         }
         states, negative_states = states_of(prompt_embeds), states_of(negative_prompt_embeds)
@@ -276,14 +277,14 @@ class Pipeline:
             options["prompts"] = prompts
         if negative_prompt is not None and negative_states is not None:
             raise InputError("negative_prompt: expected either texts or negative_prompt_embeds, found both")
-        texts = [negative_prompt] if isinstance(negative_prompt, str) else list(negative_prompt or [""])
+        texts = texts_of("negative_prompt", negative_prompt or [""])
         if len(set(texts)) == 1:
             options["negative_prompt"] = texts[0]
         else:
-            negative_states, _ = self._native.text_encoder().encode(texts, clip_skip or 0)
+            negative_states, _ = self._native.text_encoder().encode(texts, options["clip_skip"])
         if self._nets and control_image is None and mask_image is None and strength is None:
             image, control_image = None, image
-        drawn = (len(prompts) or len(cast(Any, states))) * (num_images_per_prompt or 1)
+        drawn = (len(prompts) or len(cast(Any, states))) * each_prompt
         inputs: native.Inputs = {
             "image": None if image is None else image_file(image, "image"),
             "mask": None if mask_image is None else image_file(mask_image, "mask_image"),

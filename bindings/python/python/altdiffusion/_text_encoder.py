@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import _altdiffusion as native
-from ._errors import InputError
+from ._arguments import texts_of, whole
 from ._names import model_options, shown
 
 if TYPE_CHECKING:
@@ -109,11 +109,7 @@ class TextEncoder:
 
         `clip_skip` takes the states from that many layers before the last.
         """
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        for index, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise InputError(f"prompt {index}: expected a text, found {type(text).__name__}")
-        return HiddenStates(*self._native.encode(texts, clip_skip))
+        return HiddenStates(*self._native.encode(texts_of("prompt", prompts), whole("clip_skip", clip_skip)))
 
     def __getstate__(self) -> native.ModelOptions:
         return self._options
