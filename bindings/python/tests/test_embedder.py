@@ -64,6 +64,18 @@ def test_images_may_have_any_form(embedder, tmp_path):
     np.testing.assert_array_equal(np.concatenate(parts), vectors)
 
 
+def test_images_may_be_tensors(embedder):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    pixels = (torch.arange(20 * 30 * 3) % 256).to(torch.uint8).reshape(20, 30, 3)
+    halves = (pixels / 255).round()
+    images = [pixels, pixels.numpy(), halves.bfloat16(), halves.requires_grad_(), halves.detach().numpy()]
+    vectors = embedder.embed_images(images)
+    np.testing.assert_array_equal(vectors[0], vectors[1])
+    np.testing.assert_array_equal(vectors[2:4], vectors[[4, 4]])
+    logits = embedder.similarity(torch.tensor(vectors).requires_grad_(), torch.tensor(vectors).bfloat16())
+    assert logits.shape == (5, 5)
+
+
 def test_transparent_images_get_the_background(tmp_path):
     image = Image.new("RGBA", (20, 20), (255, 0, 0, 0))
     path = tmp_path / "image.png"
@@ -126,7 +138,8 @@ def test_wide_numbers_of_pillow_are_not_clipped(embedder):
         (lambda e: list(e.stream_texts(["a"], batch_size=0)), "batch_size 0"),
         (lambda e: e.classify([], ["a"], templates=["no place"]), "where the label belongs"),
         (lambda e: e.classify([], "cat"), "expected lists"),
-        (lambda e: e.similarity(np.zeros((1, 3)), np.zeros((1, 4))), ".+"),
+        (lambda e: e.similarity(np.zeros((1, 3)), np.zeros((1, 128))), r"images: expected an array \(items, 128\), found"),
+        (lambda e: e.similarity(np.zeros((1, 128)), np.zeros(128)), r"texts: expected an array \(items, 128\), found"),
         (lambda e: altdiffusion.Embedder(dtype="int8"), "dtype int8: expected f32, f16 or bf16"),
         (lambda e: altdiffusion.Embedder(device="tpu"), "device tpu: expected auto, cpu"),
         (lambda e: altdiffusion.Embedder(background="blueish"), "background blueish"),
@@ -136,7 +149,7 @@ def test_mistakes_are_errors_in_one_line(embedder, call, message):
     with pytest.raises(altdiffusion.Error, match=message) as raised:
         call(embedder)
     assert "\n" not in str(raised.value)
-    assert isinstance(raised.value, ValueError) or message == ".+"
+    assert isinstance(raised.value, ValueError)
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path):

@@ -7,6 +7,7 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ._arrays import numbers_of
 from ._errors import InputError
 
 if TYPE_CHECKING:
@@ -63,14 +64,8 @@ def seed_of(seed: int | None, generator: Any) -> int | None:
 
 
 def states_of(states: Any) -> NDArray[np.float32] | None:
-    """An array of f32 in one piece, from NumPy, torch or this package."""
-    if states is None:
-        return None
-    import numpy as np
-
-    if hasattr(states, "detach"):
-        states = states.detach().float().cpu()
-    return np.ascontiguousarray(states, dtype=np.float32)
+    """Numbers from NumPy, torch or this package, if there are any."""
+    return None if states is None else numbers_of(states)
 
 
 def finite(name: str, value: float) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import _altdiffusion as native
+from ._arrays import numbers_of
 from ._errors import InputError
 from ._images import File, image_file
 from ._names import model_options, shown
@@ -93,8 +94,8 @@ class Embedder:
     ) -> NDArray[np.float32]:
         """The vectors of images, (images, `dim`), f32, of length 1 if `normalize` says so.
 
-        Images are paths, contents of image files, Pillow images, or arrays (height, width[, channels]) of uint8 or of
-        numbers from 0 to 1. They are decoded on all cores while the model runs. With `on_error="skip"` the row of an
+        Images are paths, contents of image files, Pillow images, or arrays or tensors (height, width[, channels]) of
+        uint8 or of numbers from 0 to 1. They are decoded on all cores while the model runs. With `on_error="skip"` the row of an
         image that cannot be read is NaN, and a `SkippedWarning` counts them. A function `on_error` is called with the
         index and the error of each instead.
         """
@@ -138,7 +139,13 @@ class Embedder:
         Their softmax over the texts is the probability that each text is the one that describes the image. SigLIP adds a
         bias, and the sigmoid of each logit is the probability that the two match.
         """
-        return self._native.similarity(_rows(images), _rows(texts), False)
+        return self._native.similarity(self._rows("images", images), self._rows("texts", texts), False)
+
+    def _rows(self, name: str, vectors: ArrayLike) -> NDArray[np.float32]:
+        rows = numbers_of(vectors)
+        if rows.ndim != 2 or rows.shape[1] != self.dim:
+            raise InputError(f"{name}: expected an array (items, {self.dim}), found {rows.shape}")
+        return rows
 
     def classify(
         self,
@@ -193,9 +200,3 @@ def _files(first: int, images: list[Any], broken: dict[int, Exception]) -> list[
             broken[index] = error
             files.append(("", b""))
     return files
-
-
-def _rows(vectors: ArrayLike) -> NDArray[np.float32]:
-    import numpy as np
-
-    return np.ascontiguousarray(vectors, dtype=np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Union
 
+from ._arrays import array_of
 from ._errors import FileError, InputError
 
 if TYPE_CHECKING:
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     ImageLike = Union[str, os.PathLike[str], bytes, bytearray, memoryview, Image, NDArray[Any]]
-    """A path, the contents of an image file, a Pillow image, or an array (height, width[, channels]): of uint8, or of
-    numbers from 0 to 1. Channels are 1 for grey, 3 for RGB or 4 for RGBA."""
+    """A path, the contents of an image file, a Pillow image, or an array or a tensor (height, width[, channels]): of
+    uint8, or of numbers from 0 to 1. Channels are 1 for grey, 3 for RGB or 4 for RGBA."""
 
 File = tuple[str, Union[bytes, None]]
 """The name of an image, and the contents of its file unless the name is its path."""
@@ -57,11 +58,11 @@ def _of_pillow(image: Any, name: str) -> bytes:
 def _of_array(image: Any, name: str) -> bytes:
     import numpy as np
 
-    array = np.asarray(image)
+    array = given = array_of(image)
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
-        raise InputError(f"{name}: expected an array (height, width, 1, 3 or 4), found {np.shape(image)}")
+        raise InputError(f"{name}: expected an array (height, width, 1, 3 or 4), found {given.shape}")
     if array.dtype.kind == "f":
         if not bool(((array >= 0) & (array <= 1)).all()):
             raise InputError(f"{name}: expected an array of uint8, or of numbers from 0 to 1, found other numbers")
