@@ -160,6 +160,33 @@ fn an_image_that_cannot_be_read_is_left_out_and_counted() -> TestResult {
     Ok(())
 }
 
+/// Windows' shells leave patterns to the program, and a folder may hold more images than a command line.
+#[test]
+fn directories_and_patterns_stand_for_their_images() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let root = directory.path();
+    images(root)?;
+    fs::create_dir_all(root.join("photos/night"))?;
+    fs::create_dir(root.join("empty"))?;
+    fs::rename(root.join("red.png"), root.join("photos/red.png"))?;
+    fs::rename(root.join("night.png"), root.join("photos/night/night.png"))?;
+    fs::write(root.join("photos/notes.txt"), "")?;
+    let arguments = ["classify", "photos", "*.png", "empty", "*.gif", "--label", "苹果", "--label", "月亮"];
+    let output = run(root, &[&arguments[..], &["--top", "1", "--json"]].concat())?;
+    let errors = String::from_utf8(output.stderr)?;
+    assert!(output.status.success(), "{errors}");
+    let errors: Vec<&str> = errors.lines().collect();
+    assert_eq!(errors.len(), 4, "{errors:?}");
+    assert_eq!(errors[0], "photos: left out: 1 .txt");
+    assert!(errors[1].starts_with("skipped: empty: no images in this directory"), "{errors:?}");
+    assert_eq!(errors[2..], ["skipped: *.gif: no file fits this pattern", "2 of 5 images skipped"]);
+    let found: Value = serde_json::from_slice(&output.stdout)?;
+    let names: Vec<&str> =
+        found.as_array().into_iter().flatten().filter_map(|image| image["image"].as_str()).collect();
+    assert_eq!(names, ["photos/night/night.png", "photos/red.png", "green.png"]);
+    Ok(())
+}
+
 #[test]
 fn what_cannot_be_compared_is_one_line() -> TestResult {
     let directory = tempfile::tempdir()?;

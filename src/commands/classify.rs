@@ -1,11 +1,12 @@
 //! `altdiffusion classify`: labels images, without training for the labels (zero-shot).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use altclip_encoder::embedder::LABEL_PLACE;
 use anyhow::{Result, bail, ensure};
 use candle_core::{Device, Tensor};
 use clap::Args;
+use embedding_index::readers::ImageInputs;
 use serde::Serialize;
 
 use crate::image_args::ImageArgs;
@@ -22,8 +23,9 @@ use crate::text_lines::read_names;
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Classify {
-    /// Images to label. One that cannot be read is reported and skipped.
-    #[arg(value_name = "FILE", required = true)]
+    /// Images to label: files, patterns such as 'photos/*.jpg', or directories. One that cannot be read is reported and
+    /// skipped.
+    #[arg(value_name = "PATH", required = true)]
     images: Vec<PathBuf>,
 
     /// A label. Repeat the option for more.
@@ -60,7 +62,7 @@ pub struct Classify {
 
 const EXAMPLES: &str = "\
 Example:
-  altdiffusion classify --model BAAI/AltCLIP photos/*.jpg --label 猫 --label 狗 --label 汽车 \\
+  altdiffusion classify --model BAAI/AltCLIP photos --label 猫 --label 狗 --label 汽车 \\
       --template 一张{}的照片 --template 一张模糊的{}照片";
 
 #[derive(Serialize)]
@@ -91,7 +93,14 @@ impl Classify {
         let classes = embedder.embed_labels(&labels, &self.templates)?;
 
         let (mut images, mut skipped) = (Vec::new(), 0);
-        let mut stream = embedder.image_stream(self.images.clone().into_iter());
+        let mut paths = Vec::new();
+        for given in &self.images {
+            if let Err(error) = expand(given, &mut paths) {
+                skipped += 1;
+                complain(format!("skipped: {error}"));
+            }
+        }
+        let mut stream = embedder.image_stream(paths.into_iter());
         for (path, vector) in stream.by_ref() {
             match vector {
                 Ok(vector) => {
@@ -109,7 +118,7 @@ impl Classify {
         }
         self.report(&images)?;
         if skipped > 0 {
-            complain(format!("{skipped} of {} images skipped", self.images.len()));
+            complain(format!("{skipped} of {} images skipped", images.len() + skipped));
         }
         self.reading.warn_of_transparency(stream.transparent());
         if images.is_empty() {
@@ -136,6 +145,24 @@ impl Classify {
             _ => print_table(&["image", "label", "probability"], &rows.collect::<Vec<_>>(), 2..),
         }
     }
+}
+
+/// Adds the images that a path stands for, and reports the files of a folder that are none.
+fn expand(given: &Path, paths: &mut Vec<PathBuf>) -> embedding_index::Result<()> {
+    let Some(pattern) = given.to_str() else {
+        // Only a file may have such a name.
+        paths.push(given.to_owned());
+        return Ok(());
+    };
+    let inputs = ImageInputs::from_iter([pattern]);
+    for path in inputs.names()? {
+        paths.push(path?);
+    }
+    let ignored = inputs.ignored_files();
+    if !ignored.is_empty() {
+        complain(format!("{pattern}: left out: {ignored}"));
+    }
+    Ok(())
 }
 
 /// The `count` most probable labels; ties go to the earlier one.
