@@ -321,6 +321,7 @@ mod tests {
         let content = b"{\"text\": \"a\\nb\", \"id\": 1}\n\n{\"id\": 2, \"text\": \"\"}\n";
         assert_eq!(strings("a.jsonl", content, None)?, ["a\nb", ""]);
         assert_eq!(strings("a.JSONL", b"{\"t\": \"c\"}", Some("t"))?, ["c"]);
+        assert_eq!(strings("a.json", b"{\"text\": \"d\"}\n{\"text\": \"e\"}", None)?, ["d", "e"]);
         Ok(())
     }
 
@@ -346,6 +347,11 @@ mod tests {
         for content in [b"{\"text\": \"\"".as_slice(), b"[1]", b"x"] {
             let found = message("a.jsonl", content, None);
             assert!(found.contains("line 1: expected a JSON object"), "{found}");
+        }
+        // As a text, it would be embedded with all its brackets.
+        for content in [b"[{\"text\": \"a\"}]".as_slice(), b"[\n  {\"text\": \"a\"}\n]"] {
+            let found = message("a.json", content, None);
+            assert!(found.contains("line 1: expected a JSON object: found a list"), "{found}");
         }
         assert!(message("a.txt", b"", Some("t")).contains("expected a .jsonl, .csv, .tsv or .parquet file"));
         assert!(!message("a.parquet", b"PAR1 is how it would begin", None).is_empty());

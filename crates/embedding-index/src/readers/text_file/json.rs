@@ -10,6 +10,9 @@ use serde_json::{Map, Value};
 /// # Errors
 /// What is wrong with the line.
 pub fn object(line: &str) -> Result<Map<String, Value>, String> {
+    if line.trim_start().starts_with('[') {
+        return Err("expected a JSON object: found a list; jq -c '.[]' writes its items, one per line".into());
+    }
     // serde_json sees only this line, so its line number would mislead.
     let place = |error: serde_json::Error| error.to_string().replace(" at line 1 column ", " at byte ");
     serde_json::from_str(line).or_else(|error| {

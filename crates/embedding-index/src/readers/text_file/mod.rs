@@ -28,7 +28,7 @@ pub type Text = Box<dyn BufRead + Send>;
 pub enum ListFormat {
     /// A text per line.
     Lines,
-    /// A JSON object per line: `.jsonl` or `.ndjson`.
+    /// A JSON object per line: `.jsonl` or `.ndjson`, and in many data sets `.json`.
     JsonLines,
     /// A header and records: `.csv`, and with tabs `.tsv`.
     Csv {
@@ -48,7 +48,7 @@ impl ListFormat {
             other => other.to_owned(),
         };
         match ending.as_str() {
-            "jsonl" | "ndjson" => Self::JsonLines,
+            "jsonl" | "ndjson" | "json" => Self::JsonLines,
             "csv" => Self::Csv { delimiter: b',' },
             "tsv" => Self::Csv { delimiter: b'\t' },
             "parquet" => Self::Parquet,
