@@ -33,6 +33,17 @@ fn filters_narrow_the_search() -> TestResult {
     assert_eq!(found(&["--max-height", "47"])?.len(), 0);
     assert_eq!(found(&["--after", "2000"])?.len(), 4);
     assert_eq!(found(&["--before", "2000-01"])?.len(), 0);
+    for (arguments, said) in [
+        (&["search", "red", "--folder", "elsewhere"][..], "note: no image of the index fits\n"),
+        (
+            &["duplicates", "--threshold", "1"],
+            "note: no two images are that alike; a lower --threshold finds more\n",
+        ),
+    ] {
+        let output = place.index(arguments)?;
+        assert!(output.status.success() && output.stdout.is_empty(), "{arguments:?}");
+        assert_eq!(String::from_utf8(output.stderr)?, said);
+    }
     let message = place.refused(&["search", "red", "--after", "yesterday"])?;
     assert!(message.starts_with("error: --after: expected a date such as"), "{message}");
     Ok(())

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::database::DatabaseArgs;
 use crate::option_values;
+use crate::progress::note;
 use crate::standard_streams::{print_json, print_table};
 
 /// Find images that look alike: copies, and near duplicates.
@@ -42,6 +43,9 @@ impl Duplicates {
         let groups = library.duplicates(options)?;
         if self.json {
             return print_json(&groups.iter().map(|group| as_json(group)).collect::<Vec<_>>());
+        }
+        if groups.is_empty() {
+            note("no two images are that alike; a lower --threshold finds more");
         }
         let rows: Vec<Vec<String>> = (1..)
             .zip(&groups)

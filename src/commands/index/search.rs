@@ -15,6 +15,7 @@ use crate::library_page;
 use crate::model::ModelArgs;
 use crate::option_values;
 use crate::output_files::check_writable;
+use crate::progress::note;
 use crate::standard_streams::{print_json, print_table};
 
 /// Search an index of folders by text, by image, or by both.
@@ -128,7 +129,13 @@ impl Search {
         if let Some(path) = &self.html {
             library_page::write(path, &self.in_words(), &hits)?;
         }
-        if self.json { print_json(&as_json(&hits)) } else { print_table(&HEADER, &rows(&hits), 0..2) }
+        if self.json {
+            return print_json(&as_json(&hits));
+        }
+        if hits.is_empty() {
+            note("no image of the index fits");
+        }
+        print_table(&HEADER, &rows(&hits), 0..2)
     }
 
     fn filter(&self) -> Result<LibraryFilter> {
