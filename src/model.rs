@@ -185,13 +185,21 @@ impl ModelArgs {
     /// # Errors
     /// If it is not one, or a file is missing or damaged.
     pub fn embedder(&self) -> Result<Embedder> {
+        self.embedder_of(&self.plain_source()?)
+    }
+
+    /// Loads a model, which need not be that of --model, as a dual encoder.
+    ///
+    /// # Errors
+    /// Like [`embedder`](Self::embedder).
+    pub fn embedder_of(&self, source: &ModelSource) -> Result<Embedder> {
         let device = self.device()?;
-        let source = self.source()?;
         tracing::info!("loading {source}");
-        if !self.is_shipped() {
+        if source.to_string() != shipped::source().to_string() {
             announce(&format!("Loading {source}"));
         }
         source.prefetch(&EMBEDDER_FOLDERS)?;
+        let source = if self.is_in_int8() { source.in_int8() } else { source.clone() };
         Ok(Embedder::from_source(&source, self.dtype(), &device)?)
     }
 

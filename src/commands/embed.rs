@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use altclip_encoder::embedder::Embedder;
 use anyhow::{Result, anyhow, ensure};
 use clap::Args;
 use embedding_index::readers::{ImageInputs, ListFile, ListFormat, TextInputs};
@@ -13,7 +12,7 @@ use serde::Serialize;
 
 use crate::image_args::ImageArgs;
 use crate::model::ModelArgs;
-use crate::progress::{ProgressLine, announce};
+use crate::progress::ProgressLine;
 use crate::standard_streams::{print_json, print_line};
 use crate::vector_output::VectorOutput;
 
@@ -138,7 +137,7 @@ impl Embed {
         let mut job = output.job().texts(texts).images(images).normalize(!self.raw);
         job.check().map_err(with_options)?;
 
-        let embedder = self.reading.apply(self.load()?);
+        let embedder = self.reading.apply(self.model.embedder()?);
         let model = self.model.source()?.to_string();
         let summary = job.run(&embedder, &model, &mut JobProgress::default()).map_err(with_options)?;
         output.finish()?;
@@ -162,16 +161,6 @@ impl Embed {
         let images = list("--images", &self.images, &self.image_column)?;
         let texts = TextInputs::new(self.text.clone(), texts).key_column(self.key_column.clone());
         Ok((texts, ImageInputs::new(self.image.clone(), images)))
-    }
-
-    fn load(&self) -> Result<Embedder> {
-        let device = self.model.device()?;
-        let source = self.model.source()?;
-        tracing::info!("loading {source}");
-        if !self.model.is_shipped() {
-            announce(&format!("Loading {source}"));
-        }
-        Ok(Embedder::from_source(&source, self.model.dtype(), &device)?)
     }
 }
 

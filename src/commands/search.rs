@@ -13,7 +13,7 @@ use crate::image_args::ImageArgs;
 use crate::model::ModelArgs;
 use crate::option_values;
 use crate::output_files::check_writable;
-use crate::progress::{announce, warn};
+use crate::progress::warn;
 use crate::result_page;
 use crate::standard_streams::{print_json, print_table};
 
@@ -124,12 +124,7 @@ impl Search {
     fn embedder(&self, index: &Index) -> Result<(Embedder, Option<DynamicImage>)> {
         // Decode the image first: if it is invalid, loading the model would be wasted.
         let image = self.image.as_deref().map(|path| self.reading.open("--image", path)).transpose()?;
-        let device = self.model.device()?;
-        let source = self.model.source()?;
-        if !self.model.is_shipped() {
-            announce(&format!("Loading {source}"));
-        }
-        let mut embedder = Embedder::from_source(&source, self.model.dtype(), &device)?;
+        let mut embedder = self.model.embedder()?;
         // Put the query on the same background as the index.
         let background = index.info().and_then(|info| info.background);
         if let Some(background) = background {

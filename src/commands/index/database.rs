@@ -12,8 +12,6 @@ use model_files::ModelSource;
 
 use crate::image_args::ImageArgs;
 use crate::model::ModelArgs;
-use crate::progress::announce;
-use crate::shipped;
 
 #[derive(Debug, Clone, Args)]
 pub struct DatabaseArgs {
@@ -92,7 +90,8 @@ impl IndexModel<'_> {
                 given
             }
         };
-        let embedder = self.load(&source)?.with_background(made_with.background);
+        let embedder = self.reading.apply(self.model.embedder_of(&source)?);
+        let embedder = embedder.with_background(made_with.background);
         library.check_embedder(&embedder).map_err(reworded)?;
         Ok(embedder)
     }
@@ -112,18 +111,9 @@ impl IndexModel<'_> {
     /// If it cannot be loaded.
     pub fn load_new(&self, precision: Precision) -> Result<(Embedder, MadeWith)> {
         let source = self.model.source()?;
-        let embedder = self.load(&source)?;
+        let embedder = self.reading.apply(self.model.embedder_of(&source)?);
         let made_with = MadeWith::new(&embedder, name(&source), source.commit(), precision)?;
         Ok((embedder, made_with))
-    }
-
-    fn load(&self, source: &ModelSource) -> Result<Embedder> {
-        let device = self.model.device()?;
-        tracing::info!("loading {source}");
-        if source.to_string() != shipped::source().to_string() {
-            announce(&format!("Loading {source}"));
-        }
-        Ok(self.reading.apply(Embedder::from_source(source, self.model.dtype(), &device)?))
     }
 }
 
