@@ -44,6 +44,23 @@ fn tables_are_aligned_under_a_header() -> TestResult {
 }
 
 #[test]
+fn a_text_that_competes_with_none_is_noted() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    image::RgbImage::new(9, 9).save(directory.path().join("a.png"))?;
+    for (arguments, is_noted) in [
+        ("similarity --image a.png --text cat", true),
+        ("similarity --image a.png --text cat --text dog", false),
+        ("classify a.png --label cat", true),
+    ] {
+        if let Some((printed, _)) = at_terminal(directory.path(), arguments)? {
+            let noted = printed.contains("one text or label alone always gets 100 %");
+            assert_eq!(noted, is_noted, "{arguments}: {printed:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn an_image_is_not_written_to_a_terminal() -> TestResult {
     let directory = tempfile::tempdir()?;
     if let Some((printed, code)) = at_terminal(directory.path(), "generate 一只猫 --output -")? {

@@ -9,6 +9,7 @@ use clap::Args;
 use embedding_index::readers::ImageInputs;
 use serde::Serialize;
 
+use crate::commands::similarity::note_if_alone;
 use crate::image_args::ImageArgs;
 use crate::model::ModelArgs;
 use crate::option_values;
@@ -115,6 +116,9 @@ impl Classify {
                     complain(format!("skipped: {error}"));
                 }
             }
+        }
+        if !self.json {
+            note_if_alone(&embedder, labels.len());
         }
         self.report(&images)?;
         if skipped > 0 {

@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use crate::image_args::ImageArgs;
 use crate::model::ModelArgs;
-use crate::progress::ProgressLine;
-use crate::standard_streams::{percent, print_json, print_table};
+use crate::progress::{ProgressLine, note};
+use crate::standard_streams::{is_for_people, percent, print_json, print_table};
 
 /// Compare texts with images.
 ///
@@ -66,6 +66,14 @@ struct Text<'a> {
     cosine: f32,
 }
 
+/// Says at a terminal that texts compete, if there is only one. For SigLIP they do not.
+pub fn note_if_alone(embedder: &Embedder, texts: usize) {
+    let compete = embedder.model().properties().logit_bias.is_none();
+    if texts == 1 && compete && is_for_people() {
+        note("one text or label alone always gets 100 %; give others to compare it with");
+    }
+}
+
 impl Similarity {
     pub fn run(self) -> Result<()> {
         // Files that are not images are reported before the model is loaded.
@@ -84,6 +92,9 @@ impl Similarity {
         if self.json {
             print_json(&rows)?;
             return Ok(());
+        }
+        if !self.rerank {
+            note_if_alone(&embedder, self.texts.len());
         }
         let header: Vec<&str> = ["image"].into_iter().chain(self.texts.iter().map(String::as_str)).collect();
         let line = |image: ImageScores| {
