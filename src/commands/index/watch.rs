@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
 use crate::progress::warn;
 
@@ -29,16 +29,9 @@ impl Changes {
     pub fn of(folders: &[String], database: &Path, every: Duration) -> Self {
         let (sender, reported) = channel();
         let database = database.canonicalize().unwrap_or_else(|_| database.to_owned());
-        let is_of_database = move |path: &PathBuf| {
-            let name = |path: &Path| path.file_name().unwrap_or_default().as_encoded_bytes().to_owned();
-            path.parent() == database.parent() && name(path).starts_with(&name(&database))
-        };
-        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Reading a file is no change; an error may hide one.
-            let is_none = |event: notify::Event| {
-                matches!(event.kind, EventKind::Access(_)) || event.paths.iter().all(&is_of_database)
-            };
-            if !event.is_ok_and(is_none) {
+        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            // An error may hide a change.
+            if !event.is_ok_and(|event| !is_change(&event, &database)) {
                 let _ = sender.send(());
             }
         });
@@ -72,9 +65,30 @@ impl Changes {
     }
 }
 
+/// Whether an event may be a change. Reading a file is none, nor is what happens to the database. The event for a queue
+/// that overflowed has no paths, and stands for changes that were lost.
+fn is_change(event: &Event, database: &Path) -> bool {
+    let name = |path: &Path| path.file_name().unwrap_or_default().as_encoded_bytes().to_owned();
+    let is_of_database = |path: &PathBuf| {
+        path.parent() == database.parent() && name(path).starts_with(&name(database))
+    };
+    let is_none = matches!(event.kind, EventKind::Access(_)) || event.paths.iter().all(is_of_database);
+    event.need_rescan() || !is_none
+}
+
 #[cfg(test)]
 mod tests {
+    use notify::event::Flag;
+
     use super::*;
+
+    #[test]
+    fn a_queue_that_overflowed_stands_for_changes() {
+        let database = Path::new("/photos/index.db");
+        assert!(is_change(&Event::new(EventKind::Other).set_flag(Flag::Rescan), database));
+        assert!(is_change(&Event::new(EventKind::Any).add_path("/photos/a.png".into()), database));
+        assert!(!is_change(&Event::new(EventKind::Any).add_path("/photos/index.db-wal".into()), database));
+    }
 
     #[test]
     fn a_new_file_ends_the_wait() -> std::io::Result<()> {
