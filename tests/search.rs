@@ -85,6 +85,8 @@ fn ranks_are_those_of_the_librarys_cosines() -> TestResult {
     // Among both, and in columns: the image itself is the best match.
     let table = succeeded(&search(&["index.safetensors", "--image", "stripes.png", "--top", "3"])?);
     assert_eq!(table.lines().count(), 3);
+    // As `index search` calls it.
+    assert_eq!(table, succeeded(&search(&["index.safetensors", "--image", "stripes.png", "--limit", "3"])?));
     assert_eq!(table.lines().next(), Some("1\t1.0000\timage\tstripes.png"));
     let all = succeeded(&search(&["index.safetensors", "一只猫"])?);
     assert_eq!(all.lines().count(), TEXTS.len() + IMAGES.len());

@@ -37,7 +37,7 @@ pub struct Search {
     image: Option<PathBuf>,
 
     /// How many results to print.
-    #[arg(long, value_name = "K", default_value = "10", value_parser = option_values::count)]
+    #[arg(long, alias = "limit", value_name = "K", default_value = "10", value_parser = option_values::count)]
     top: usize,
 
     /// What to search in.
