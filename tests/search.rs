@@ -152,8 +152,10 @@ fn what_cannot_be_searched_is_one_clear_line() -> TestResult {
     fs::write(root.join("empty.safetensors"), "")?;
     let other = HashMap::from([("x", Tensor::zeros(3, DType::F32, &Device::Cpu)?)]);
     candle_core::safetensors::save(&other, root.join("other.safetensors"))?;
-    let cases: [(&[&str], &str); 7] = [
+    fs::write(root.join("index.db"), b"SQLite format 3\0")?;
+    let cases: [(&[&str], &str); 8] = [
         (&["missing.safetensors", "x"], "missing.safetensors: No such file"),
+        (&["index.db", "x"], "index.db: an index of folders; search it with `altdiffusion index search"),
         (
             &["cut.safetensors", "x"],
             "cut.safetensors: expected a .safetensors file made by altdiffusion embed",

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use altclip_encoder::embedder::Embedder;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
+use embedding_index::library::ImageLibrary;
 use embedding_index::{Hit, Index, ItemKind, SearchOptions};
 use image::DynamicImage;
 use serde_json::{Value, json};
@@ -91,6 +92,10 @@ impl Search {
         // Check files before the work begins.
         if let Some(path) = &self.html {
             check_writable("--html", path)?;
+        }
+        if ImageLibrary::is_database(&self.index) {
+            let file = self.index.display();
+            bail!("{file}: an index of folders; search it with `altdiffusion index search --database {file}`");
         }
         let index = Index::open(&self.index)?;
         let (texts, images) = (index.len(ItemKind::Text), index.len(ItemKind::Image));
