@@ -117,6 +117,8 @@ fn data_that_is_not_there_is_an_error() -> TestResult {
     };
     refused(&["retrieval", "."], "expected captions in a file en.jsonl")?;
     refused(&["zero-shot", "."], "expected a folder airplane")?;
+    refused(&["zero-shot", "."], "for classes other than cifar10's, use --classes")?;
+    refused(&["zero-shot", "none"], "none: expected a folder with a subfolder for each class")?;
     refused(&["zero-shot", ".", "--language", "de"], "neither known in de")?;
     fs::write(directory.path().join("c.txt"), "cat")?;
     refused(

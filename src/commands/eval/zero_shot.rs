@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use altclip_encoder::embedder::{Embedder, LABEL_PLACE};
 use altclip_training::evaluation::{self, Classes, LabelledImages, built_in_classes, built_in_templates};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use candle_core::D;
 use candle_nn::ops::softmax;
 use clap::Args;
@@ -29,7 +29,7 @@ pub struct EvalZeroShot {
     /// The classes: cifar10, or a file with one class per line: its folder, a tab, and its name.
     ///
     /// A line without a tab is both. cifar10 is built in, in en and zh.
-    #[arg(long, value_name = "NAME_OR_FILE", default_value = "cifar10")]
+    #[arg(long, value_name = "NAME_OR_FILE", default_value = CIFAR10)]
     classes: String,
 
     /// A template: a text with {} in place of the class, for all languages. By default CLIP's for CIFAR-10, and the
@@ -52,6 +52,9 @@ pub struct EvalZeroShot {
     #[command(flatten)]
     models: Embedders,
 }
+
+/// The classes of whoever names none.
+const CIFAR10: &str = "cifar10";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -77,8 +80,12 @@ impl EvalZeroShot {
     pub fn run(self) -> Result<()> {
         // Check the options before the work begins.
         let texts = self.languages.iter().map(|language| self.texts(language)).collect::<Result<Vec<_>>>()?;
-        let sets = texts.iter().map(|texts| LabelledImages::read(&self.data, &texts.classes));
-        let sets = sets.collect::<Result<Vec<_>, _>>()?;
+        ensure!(
+            self.data.is_dir(),
+            "{}: expected a folder with a subfolder for each class",
+            self.data.display()
+        );
+        let sets = texts.iter().map(|texts| self.images(texts)).collect::<Result<Vec<_>>>()?;
         warn_of_unread(sets.iter().map(|set| &set.unread));
         let mut rows = Vec::new();
         self.models.each(|model, embedder| {
@@ -142,6 +149,13 @@ impl EvalZeroShot {
             language: language.to_owned(),
             images: targets.len(),
             score: evaluation::zero_shot_by_scores(&softmax(&scores, D::Minus1)?.mean(1)?, &targets)?,
+        })
+    }
+
+    fn images(&self, texts: &LabelTexts) -> Result<LabelledImages> {
+        LabelledImages::read(&self.data, &texts.classes).map_err(|error| match self.classes.as_str() {
+            CIFAR10 => anyhow!("{error}; for classes other than cifar10's, use --classes"),
+            _ => error.into(),
         })
     }
 
