@@ -7,7 +7,7 @@ use std::path::Path;
 
 use altclip_encoder::altclip::normalize;
 use candle_core::{D, Tensor};
-use common::{EMOJI, emoji, run, succeeded};
+use common::{EMOJI, emoji, run, run_with_input, succeeded};
 use image::{DynamicImage, Rgb, RgbImage};
 use serde_json::Value;
 use test_support::TestResult;
@@ -185,6 +185,24 @@ fn directories_and_patterns_stand_for_their_images() -> TestResult {
     let names: Vec<&str> =
         found.as_array().into_iter().flatten().filter_map(|image| image["image"].as_str()).collect();
     assert_eq!(names, ["photos/night/night.png", "photos/red.png", "green.png"]);
+    Ok(())
+}
+
+#[test]
+fn an_image_on_standard_input_is_labelled() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    images(directory.path())?;
+    let red = fs::read(directory.path().join("red.png"))?;
+    let labels = ["--label", "苹果", "--label", "月亮"];
+    let table = |image: &str| -> TestResult<String> {
+        let arguments = [&["classify", image], &labels[..]].concat();
+        Ok(succeeded(&run_with_input(directory.path(), &arguments, &red)?))
+    };
+    assert_eq!(table("-")?, table("red.png")?.replace("red.png", "-"));
+    let arguments = ["classify", "-", "--labels", "-"];
+    let output = run_with_input(directory.path(), &arguments, "苹果\n".as_bytes())?;
+    let errors = String::from_utf8(output.stderr)?;
+    assert!(errors.ends_with("--labels - and image -: only one of them can be standard input\n"), "{errors}");
     Ok(())
 }
 

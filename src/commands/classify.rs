@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use altclip_encoder::embedder::LABEL_PLACE;
+use altclip_encoder::embedder::{ImageSource, LABEL_PLACE};
 use anyhow::{Result, bail, ensure};
 use candle_core::{Device, Tensor};
 use clap::Args;
@@ -13,6 +13,7 @@ use crate::commands::similarity::note_if_alone;
 use crate::image_args::ImageArgs;
 use crate::model::ModelArgs;
 use crate::option_values;
+use crate::standard_input;
 use crate::standard_streams::{complain, is_for_people, percent, print_json, print_table};
 use crate::text_lines::read_names;
 
@@ -24,8 +25,8 @@ use crate::text_lines::read_names;
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Classify {
-    /// Images to label: files, patterns such as 'photos/*.jpg', or directories. One that cannot be read is reported and
-    /// skipped.
+    /// Images to label: files, patterns such as 'photos/*.jpg', or directories; - for standard input. One that cannot be
+    /// read is reported and skipped.
     #[arg(value_name = "PATH", required = true)]
     images: Vec<PathBuf>,
 
@@ -94,14 +95,17 @@ impl Classify {
         let classes = embedder.embed_labels(&labels, &self.templates)?;
 
         let (mut images, mut skipped) = (Vec::new(), 0);
-        let mut paths = Vec::new();
+        let mut sources = Vec::new();
         for given in &self.images {
-            if let Err(error) = expand(given, &mut paths) {
+            if standard_input::is_named_by(given) {
+                let bytes = standard_input::read("image")?.to_vec();
+                sources.push(ImageSource::Bytes { name: given.clone(), bytes });
+            } else if let Err(error) = expand(given, &mut sources) {
                 skipped += 1;
                 complain(format!("skipped: {error}"));
             }
         }
-        let mut stream = embedder.image_stream(paths.into_iter());
+        let mut stream = embedder.image_stream(sources.into_iter());
         for (path, vector) in stream.by_ref() {
             match vector {
                 Ok(vector) => {
@@ -152,15 +156,15 @@ impl Classify {
 }
 
 /// Adds the images that a path stands for, and reports the files of a folder that are none.
-fn expand(given: &Path, paths: &mut Vec<PathBuf>) -> embedding_index::Result<()> {
+fn expand(given: &Path, sources: &mut Vec<ImageSource>) -> embedding_index::Result<()> {
     let Some(pattern) = given.to_str() else {
         // Only a file may have such a name.
-        paths.push(given.to_owned());
+        sources.push(given.into());
         return Ok(());
     };
     let inputs = ImageInputs::from_iter([pattern]);
     for path in inputs.names()? {
-        paths.push(path?);
+        sources.push(path?.into());
     }
     let ignored = inputs.ignored_files();
     if !ignored.is_empty() {
