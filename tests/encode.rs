@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use candle_core::{DType, Tensor};
-use common::{golden_model, run, run_with_input, succeeded, tensor, tensors};
+use common::{failed, golden_model, run, run_with_input, succeeded, tensor, tensors};
 use serde_json::Value;
 use test_support::{TestResult, golden_json, golden_tensors, relative_error};
 
@@ -129,6 +129,15 @@ fn short_types_are_near_and_the_file_is_f32() -> TestResult {
         let error = relative_error(&found, &exact);
         assert!(error >= least && error < most, "{dtype}: {error}");
     }
+    Ok(())
+}
+
+/// NumPy would call it a pickle.
+#[test]
+fn a_name_of_another_format_is_refused() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let error = failed(run(directory.path(), &["encode", "a cat", "--output", "a.npy"])?)?;
+    assert_eq!(error, "error: --output a.npy: expected a name that ends in .safetensors\n");
     Ok(())
 }
 

@@ -20,6 +20,9 @@ use crate::text_lines::read_texts;
 /// Texts encoded at a time. More would need memory without being faster.
 const BATCH: usize = 16;
 
+/// Endings of other formats for arrays, whose readers would take the file for damaged.
+const OTHER_FORMATS: [&str; 5] = ["npy", "npz", "parquet", "pt", "pth"];
+
 /// Encode prompts: write the hidden states that a UNet attends to.
 ///
 /// Loads the model's tokenizer and text encoder only. The file holds `input_ids` and `attention_mask` (texts, 77),
@@ -78,6 +81,12 @@ impl Encode {
         let start = Instant::now();
         // Check files before the work begins.
         check_writable("--output", &self.output)?;
+        let ending = self.output.extension().unwrap_or_default();
+        ensure!(
+            !OTHER_FORMATS.iter().any(|other| ending == *other),
+            "--output {}: expected a name that ends in .safetensors",
+            self.output.display()
+        );
         if let Some(path) = &self.timings {
             check_writable("--timings", path)?;
             ensure!(
