@@ -13,6 +13,7 @@ use crate::commands::similarity::note_if_alone;
 use crate::image_args::ImageArgs;
 use crate::model::ModelArgs;
 use crate::option_values;
+use crate::progress::ProgressLine;
 use crate::standard_input;
 use crate::standard_streams::{complain, is_for_people, percent, print_json, print_table};
 use crate::text_lines::read_names;
@@ -105,8 +106,9 @@ impl Classify {
                 complain(format!("skipped: {error}"));
             }
         }
+        let progress = ProgressLine::items("Images", 0, sources.len());
         let mut stream = embedder.image_stream(sources.into_iter());
-        for (path, vector) in stream.by_ref() {
+        for (done, (path, vector)) in (1..).zip(stream.by_ref()) {
             match vector {
                 Ok(vector) => {
                     let vector = Tensor::from_vec(vector, (1, embedder.projection_dim()), &Device::Cpu)?;
@@ -117,10 +119,12 @@ impl Classify {
                 }
                 Err(error) => {
                     skipped += 1;
-                    complain(format!("skipped: {error}"));
+                    progress.note(&format!("skipped: {error}"));
                 }
             }
+            progress.advance(done);
         }
+        drop(progress);
         if !self.json {
             note_if_alone(&embedder, labels.len());
         }
