@@ -3,9 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use anyhow::{Context, Result, bail};
-use candle_core::Device;
+use anyhow::{Context, Result, anyhow, bail};
+use candle_core::{DType, Device};
 use candle_core::utils::{cuda_is_available, metal_is_available};
+use model_files::Arithmetic;
 
 use crate::named::Named;
 
@@ -51,6 +52,18 @@ impl DeviceChoice {
         device.map_err(altclip_encoder::Error::from).with_context(|| format!("--device {self}"))
     }
 
+    /// Opens the device for a model that computes in `arithmetic`, and logs how it will.
+    ///
+    /// # Errors
+    /// Like [`open`](Self::open); also if the device cannot compute in it.
+    pub fn open_for(self, arithmetic: Arithmetic) -> Result<Device> {
+        let device = self.open()?;
+        // The library's error names the option without its dashes.
+        arithmetic.check(&device).map_err(|error| anyhow!("--{error}"))?;
+        log_arithmetic(arithmetic, &device);
+        Ok(device)
+    }
+
     /// The device of one of several processes on a machine: its own GPU, unless specified.
     pub fn of_process(self, number: usize) -> Self {
         match self {
@@ -74,6 +87,19 @@ impl DeviceChoice {
             Self::Auto | Self::Cpu => true,
             Self::Cuda(_) => cuda_is_available(),
             Self::Metal(_) => metal_is_available(),
+        }
+    }
+}
+
+/// Logs how a model computes in int8 and bf16 on the CPU.
+fn log_arithmetic(arithmetic: Arithmetic, device: &Device) {
+    if arithmetic == Arithmetic::Int8 {
+        tracing::info!("int8: computing with {}", fused_ops::int8_instructions());
+    }
+    if arithmetic.dtype() == DType::BF16 && device.is_cpu() {
+        match fused_ops::bf16_support() {
+            Some(support) => tracing::info!("bf16: computing with {}", support.instructions),
+            None => tracing::info!("bf16: this CPU computes as fast in f32, so bf16 saves memory only"),
         }
     }
 }

@@ -11,10 +11,11 @@ use altclip_encoder::embedder::Embedder;
 use altclip_encoder::images::Background;
 use altdiffusion_pipeline::{LoadOptions, ModelParts};
 use emoji_model::KnownConcepts;
+use model_files::Arithmetic;
 use model_files::source::ModelSource;
 
 use crate::device::{DeviceChoice, devices};
-use crate::option_values::{self, Arithmetic};
+use crate::option_values;
 use crate::progress::announce;
 use crate::recorded::recorded_source;
 use crate::shipped;
@@ -106,8 +107,7 @@ impl ModelArgs {
     /// # Errors
     /// If the name can be neither a directory nor a repository.
     pub fn source(&self) -> Result<ModelSource> {
-        let source = self.plain_source()?;
-        Ok(if self.is_in_int8() { source.in_int8() } else { source })
+        Ok(self.plain_source()?.computing_in(self.arithmetic()))
     }
 
     fn plain_source(&self) -> Result<ModelSource> {
@@ -135,7 +135,7 @@ impl ModelArgs {
     /// # Errors
     /// If this build does not support such a device, or there is none.
     pub fn load_options(&self) -> Result<LoadOptions> {
-        Ok(LoadOptions::new(self.dtype(), &self.device()?).int8(self.is_in_int8()))
+        Ok(LoadOptions::computing_in(self.arithmetic(), &self.device()?))
     }
 
     /// The parts of the model, in folders or in one file.
@@ -276,12 +276,9 @@ impl ModelArgs {
         self.arithmetic().dtype()
     }
 
-    fn arithmetic(&self) -> Arithmetic {
-        self.dtype.unwrap_or(Arithmetic::Numbers(DType::F32))
-    }
-
-    fn is_in_int8(&self) -> bool {
-        self.arithmetic() == Arithmetic::Int8
+    /// What to compute in.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.dtype.unwrap_or(Arithmetic::F32)
     }
 
     /// Suggests bf16 at a terminal if it is faster than the default, except for the built-in model, which is fast
@@ -297,31 +294,12 @@ impl ModelArgs {
         Ok(())
     }
 
-    /// Logs how a bf16 model computes on the CPU.
-    fn log_arithmetic(&self, device: &Device) {
-        if self.is_in_int8() {
-            tracing::info!("int8: computing with {}", fused_ops::int8_instructions());
-        }
-        if self.dtype() == DType::BF16 && device.is_cpu() {
-            match fused_ops::bf16_support() {
-                Some(support) => tracing::info!("bf16: computing with {}", support.instructions),
-                None => tracing::info!("bf16: this CPU computes as fast in f32, so bf16 saves memory only"),
-            }
-        }
-    }
-
     /// Opens the device.
     ///
     /// # Errors
     /// If this build does not support such a device, or there is none, or it cannot compute in the number type.
     pub fn device(&self) -> Result<Device> {
-        let device = self.device.unwrap_or(DeviceChoice::Auto).open()?;
-        ensure!(
-            !self.is_in_int8() || device.is_cpu(),
-            "--dtype int8: only the CPU computes in it, expected --device cpu or another type"
-        );
-        self.log_arithmetic(&device);
-        Ok(device)
+        self.device.unwrap_or(DeviceChoice::Auto).open_for(self.arithmetic())
     }
 }
 

@@ -3,9 +3,9 @@
 use altdiffusion_pipeline::GenerateOptions;
 use altdiffusion_pipeline::random::{Rng, Seeds};
 use altdiffusion_pipeline::schedulers::{Sampler, SchedulerKind, SigmaSpacing, TimestepSpacing};
-use candle_core::DType;
 use embedding_index::library::Precision;
 use fused_ops::BlockType;
+use model_files::Arithmetic;
 use model_files::checkpoint::NumberType;
 
 use crate::named::Named;
@@ -16,14 +16,9 @@ const SIDE_MULTIPLE: usize = 8;
 /// The most images per run, all in one batch.
 pub const MOST_IMAGES: usize = 1024;
 
-/// Parses a dtype that models compute in.
-pub fn dtypes() -> Named<DType> {
-    Named { parser: dtype, names: || vec!["f32", "f16", "bf16"] }
-}
-
 /// Parses what a model computes in.
 pub fn arithmetics() -> Named<Arithmetic> {
-    Named { parser: arithmetic, names: || vec!["f32", "f16", "bf16", "int8"] }
+    Named { parser: str::parse::<Arithmetic>, names: || Arithmetic::ALL.map(Arithmetic::name).to_vec() }
 }
 
 /// Parses a type that models are written in.
@@ -57,49 +52,6 @@ pub fn timestep_spacings() -> Named<TimestepSpacing> {
 /// Parses a generator of noise.
 pub fn rngs() -> Named<Rng> {
     Named { parser: rng, names: || vec!["cpu", "cuda"] }
-}
-
-/// A dtype that models compute in.
-pub fn dtype(text: &str) -> Result<DType, String> {
-    match text {
-        "f32" | "fp32" | "float32" => Ok(DType::F32),
-        "f16" | "fp16" | "float16" => Ok(DType::F16),
-        "bf16" | "bfloat16" => Ok(DType::BF16),
-        _ => Err("expected f32, f16 or bf16".to_owned()),
-    }
-}
-
-/// What a model computes in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arithmetic {
-    Numbers(DType),
-    /// In int8 where its layers can, and else in bf16.
-    Int8,
-}
-
-impl Arithmetic {
-    /// The type of what is not in int8.
-    pub fn dtype(self) -> DType {
-        match self {
-            Self::Numbers(dtype) => dtype,
-            Self::Int8 => DType::BF16,
-        }
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Numbers(dtype) => dtype.as_str(),
-            Self::Int8 => "int8",
-        }
-    }
-}
-
-/// What a model computes in.
-pub fn arithmetic(text: &str) -> Result<Arithmetic, String> {
-    match text {
-        "int8" => Ok(Arithmetic::Int8),
-        _ => dtype(text).map(Arithmetic::Numbers).map_err(|_| "expected f32, f16, bf16 or int8".to_owned()),
-    }
 }
 
 /// A number type that models are written in.
@@ -231,7 +183,7 @@ mod tests {
     #[test]
     fn what_has_no_meaning_is_refused() {
         for text in ["", "x", "-1", "1.5"] {
-            assert!(dtype(text).is_err() && sampler(text).is_err(), "{text}");
+            assert!(sampler(text).is_err(), "{text}");
             assert!(number_type(text).is_err(), "{text}");
             assert!(count(text).is_err() && images(text).is_err(), "{text}");
             assert!(side(text).is_err() && seed(text).is_err(), "{text}");
@@ -255,9 +207,7 @@ mod tests {
     fn what_has_a_meaning_is_taken() {
         assert_eq!((count("3"), images("1024"), scale("4")), (Ok(3), Ok(1024), Ok(4)));
         assert_eq!((side("96"), seed("0")), (Ok(96), Ok(0)));
-        assert_eq!((finite("-7.5"), dtype("bf16")), (Ok(-7.5), Ok(DType::BF16)));
-        assert_eq!(arithmetic("int8"), Ok(Arithmetic::Int8));
-        assert_eq!(arithmetic("f16"), Ok(Arithmetic::Numbers(DType::F16)));
+        assert_eq!(finite("-7.5"), Ok(-7.5));
         assert_eq!(number_type("q4_k"), Ok(NumberType::Quantized(BlockType::Q4K)));
         assert_eq!(
             sampler("Euler a").map(|sampler| sampler.kind),

@@ -30,7 +30,8 @@ impl Embedder {
         interruptible(py, move |_| {
             let source = model.source()?;
             source.prefetch(&FOLDERS)?;
-            let embedder = encoder::Embedder::from_source(&source, model.dtype()?, &model.device()?)?;
+            let dtype = model.arithmetic()?.dtype();
+            let embedder = encoder::Embedder::from_source(&source, dtype, &model.device()?)?;
             let default = DecodeOptions::default();
             let max_pixels = max_pixels.unwrap_or(default.max_pixels);
             let embedder = embedder.with_decode_options(DecodeOptions { max_pixels, ..default });

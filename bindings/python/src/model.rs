@@ -4,7 +4,8 @@ use std::path::Path;
 
 use altdiffusion::DeviceChoice;
 use altdiffusion_pipeline::ModelParts;
-use candle_core::{DType, Device};
+use candle_core::Device;
+use model_files::Arithmetic;
 use model_files::source::ModelSource;
 use pyo3::prelude::*;
 
@@ -25,8 +26,12 @@ pub(crate) struct ModelOptions {
 }
 
 impl ModelOptions {
-    /// The model's files.
+    /// The files of a model that is not a pipeline.
     pub(crate) fn source(&self) -> Result<ModelSource> {
+        Ok(self.plain_source()?.computing_in(self.arithmetic()?))
+    }
+
+    fn plain_source(&self) -> Result<ModelSource> {
         let Some(name) = &self.name else { return Ok(altdiffusion::built_in_model()) };
         let source = match &self.revision {
             Some(revision) => ModelSource::open(&format!("{name}@{revision}"))?,
@@ -46,30 +51,27 @@ impl ModelOptions {
                 Ok(ModelParts::in_single_file(file, beside.as_ref())?)
             }
             None => {
-                let source = self.source()?;
+                let source = self.plain_source()?;
                 source.prefetch(folders)?;
                 Ok(ModelParts::in_folders(&source)?)
             }
         }
     }
 
-    /// The type of the weights.
-    pub(crate) fn dtype(&self) -> Result<DType> {
-        match self.dtype.as_str() {
-            "f32" => Ok(DType::F32),
-            "f16" => Ok(DType::F16),
-            "bf16" => Ok(DType::BF16),
-            other => Err(Failure::input(format!("dtype {other}: expected f32, f16 or bf16"))),
-        }
+    /// What the model computes in.
+    pub(crate) fn arithmetic(&self) -> Result<Arithmetic> {
+        let problem = |problem: String| Failure::input(format!("dtype {}: {problem}", self.dtype));
+        self.dtype.parse().map_err(problem)
     }
 
-    /// The device, opened.
+    /// The device, opened, if it can compute in that.
     pub(crate) fn device(&self) -> Result<Device> {
         let choice: DeviceChoice = self
             .device
             .parse()
             .map_err(|problem| Failure::input(format!("device {}: {problem}", self.device)))?;
         // It names the command's option.
-        choice.open().map_err(|error| Failure::input(format!("{error:#}").trim_start_matches('-')))
+        let opened = choice.open_for(self.arithmetic()?);
+        opened.map_err(|error| Failure::input(format!("{error:#}").trim_start_matches('-')))
     }
 }

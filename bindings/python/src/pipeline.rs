@@ -50,8 +50,8 @@ impl Pipeline {
     #[new]
     fn new(py: Python<'_>, model: ModelOptions, additions: Additions) -> PyResult<Self> {
         interruptible(py, move |_| {
-            let dtype = model.dtype()?;
-            let mut options = LoadOptions::new(dtype, &model.device()?)
+            let arithmetic = model.arithmetic()?;
+            let mut options = LoadOptions::computing_in(arithmetic, &model.device()?)
                 .low_memory(additions.low_memory)
                 .safety_checker(additions.safety_checker);
             for (name, strength) in &additions.loras {
@@ -65,6 +65,7 @@ impl Pipeline {
                 options = words.into_iter().fold(options, LoadOptions::word);
             }
             let parts = model.parts(&FOLDERS)?;
+            let dtype = arithmetic.dtype();
             Ok(Self { model: Arc::new(AltDiffusion::load(parts, options)?), dtype })
         })
     }

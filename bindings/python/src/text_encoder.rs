@@ -19,7 +19,8 @@ impl TextEncoder {
         interruptible(py, move |_| {
             let source = model.source()?;
             source.prefetch(&["tokenizer", "text_encoder"])?;
-            Ok(Self(PromptEncoder::from_source(&source, model.dtype()?, &model.device()?)?))
+            let dtype = model.arithmetic()?.dtype();
+            Ok(Self(PromptEncoder::from_source(&source, dtype, &model.device()?)?))
         })
     }
 

@@ -140,7 +140,7 @@ def test_wide_numbers_of_pillow_are_not_clipped(embedder):
         (lambda e: e.classify([], "cat"), "expected lists"),
         (lambda e: e.similarity(np.zeros((1, 3)), np.zeros((1, 128))), r"images: expected an array \(items, 128\), found"),
         (lambda e: e.similarity(np.zeros((1, 128)), np.zeros(128)), r"texts: expected an array \(items, 128\), found"),
-        (lambda e: altdiffusion.Embedder(dtype="int8"), "dtype int8: expected f32, f16 or bf16"),
+        (lambda e: altdiffusion.Embedder(dtype="int4"), "dtype int4: expected f32, f16, bf16 or int8"),
         (lambda e: altdiffusion.Embedder(device="tpu"), "device tpu: expected auto, cpu"),
         (lambda e: altdiffusion.Embedder(background="blueish"), "background blueish"),
     ],

@@ -33,7 +33,7 @@ impl ImageModel {
         let name = name.into();
         let mut recorded = ParameterFields::default();
         recorded.add("Model", &name);
-        recorded.add("Dtype", options.dtype.as_str());
+        recorded.add("Dtype", options.arithmetic_name());
         Self {
             name,
             parts: Arc::new(parts),

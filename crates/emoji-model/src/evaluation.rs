@@ -9,9 +9,10 @@ use crate::pixels::{mean_psnr, to_tensor, training_images};
 use crate::stages::autoencoder::reconstruct;
 use crate::stages::dual_encoder::embed_images;
 use altclip_encoder::vision::ClipVisionTower;
-use altdiffusion_pipeline::{AltDiffusion, GenerateOptions};
+use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, LoadOptions, ModelParts};
 use candle_core::{D, DType, Device};
 use image::RgbImage;
+use model_files::Arithmetic;
 use model_files::checkpoint::Checkpoint;
 use model_files::source::ModelSource;
 use serde::Serialize;
@@ -34,6 +35,8 @@ pub struct EmojiEvaluation {
     pub steps: usize,
     /// The scale of classifier-free guidance.
     pub guidance_scale: f64,
+    /// What the model computes in. Drawings are compared with the originals in f32.
+    pub arithmetic: Arithmetic,
 }
 
 /// The results in a language.
@@ -103,7 +106,8 @@ impl EmojiEvaluation {
         device: &Device,
         mut drawn: impl FnMut(EvaluatedImage),
     ) -> Result<EmojiScore> {
-        let pipeline = AltDiffusion::from_source(source, DType::F32, device)?;
+        let options = LoadOptions::computing_in(self.arithmetic, device);
+        let pipeline = AltDiffusion::load(ModelParts::in_folders(source)?, options)?;
         let weights = Checkpoint::open(source, "image_encoder")?.var_builder(DType::F32, device)?;
         let vision = ClipVisionTower::new(&source.read_json("image_encoder/config.json")?, weights)?;
 

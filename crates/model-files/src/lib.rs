@@ -45,6 +45,7 @@
 
 #![warn(missing_docs, unreachable_pub)]
 
+mod arithmetic;
 pub mod candle_error;
 pub mod checkpoint;
 pub mod config;
@@ -66,6 +67,7 @@ mod sync;
 pub mod temporary;
 mod whole_file;
 
+pub use arithmetic::Arithmetic;
 pub use checkpoint::Checkpoint;
 #[cfg(feature = "hub")]
 pub use download::Downloaded;

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use altclip_encoder::altclip::normalize;
 use altclip_encoder::embedder::{Embedder, PairRanker, TokenSimilarities};
 use anyhow::{Result, ensure};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use clap::Args;
 use embedding_index::readers::Skipped;
+use model_files::Arithmetic;
 use model_files::source::ModelSource;
 
 use crate::device::{DeviceChoice, devices};
@@ -37,9 +38,9 @@ pub struct Embedders {
     #[arg(long = "model", value_name = "DIR_OR_HUB_ID")]
     models: Vec<String>,
 
-    /// Number type to compute with: f32, f16 or bf16.
-    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = option_values::dtypes(), hide_possible_values = true)]
-    dtype: DType,
+    /// Number type to compute with: f32, f16, bf16 or int8.
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = option_values::arithmetics(), hide_possible_values = true)]
+    dtype: Arithmetic,
 
     /// Device: cpu, cuda, metal, or auto, a GPU if this build can use one.
     #[arg(long, value_name = "DEVICE", value_parser = devices(), hide_possible_values = true, default_value = "auto")]
@@ -55,9 +56,10 @@ impl Embedders {
     /// # Errors
     /// If a model cannot be loaded, or `measure` fails.
     pub fn each(&self, mut measure: impl FnMut(&str, &Embedder) -> Result<()>) -> Result<()> {
-        let device = self.device.open()?;
+        let device = self.device.open_for(self.dtype)?;
         let load = |source: &ModelSource| -> Result<Embedder> {
-            Ok(self.reading.apply(Embedder::from_source(source, self.dtype, &device)?))
+            let source = source.computing_in(self.dtype);
+            Ok(self.reading.apply(Embedder::from_source(&source, self.dtype.dtype(), &device)?))
         };
         if self.models.is_empty() {
             return measure("emoji", &load(&shipped::source())?);

@@ -5,10 +5,12 @@ use clap::Args;
 use emoji_model::dataset::Dataset;
 use emoji_model::{EmojiEvaluation, LanguageScore, Variety};
 use image::RgbImage;
+use model_files::Arithmetic;
 use model_files::source::ModelSource;
 use std::path::PathBuf;
 
 use crate::device::{DeviceChoice, devices};
+use crate::option_values;
 use crate::standard_streams::{complain, print_json, print_line, print_table};
 
 #[derive(Debug, Args)]
@@ -37,6 +39,9 @@ pub struct EvalEmoji {
     /// Guidance scale.
     #[arg(long, default_value_t = crate::shipped::GUIDANCE_SCALE)]
     guidance_scale: f64,
+    /// Number type to draw with: f32, f16, bf16 or int8. The drawings are judged in f32.
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = option_values::arithmetics(), hide_possible_values = true)]
+    dtype: Arithmetic,
     /// Device: cpu, cuda, metal, or auto, a GPU if this build can use one.
     #[arg(long, value_name = "DEVICE", value_parser = devices(), hide_possible_values = true, default_value = "auto")]
     device: DeviceChoice,
@@ -63,9 +68,10 @@ impl EvalEmoji {
             seed: self.seed,
             steps: self.steps,
             guidance_scale: self.guidance_scale,
+            arithmetic: self.dtype,
         };
         let mut images: Vec<RgbImage> = Vec::new();
-        let score = evaluation.run(&source, &data, &self.device.open()?, |drawn| {
+        let score = evaluation.run(&source, &data, &self.device.open_for(self.dtype)?, |drawn| {
             let mark = |right: bool| if right { "right" } else { "wrong" };
             let (encoder, pixels) = (mark(drawn.right_by_encoder), mark(drawn.right_by_pixels));
             complain(format!(

@@ -83,7 +83,8 @@ impl IndexModel<'_> {
             true if made_with.model == given.to_string() => given,
             true => {
                 let at = made_with.revision.as_ref().map(|revision| format!("@{revision}"));
-                ModelSource::open(&format!("{}{}", made_with.model, at.unwrap_or_default()))?
+                let name = format!("{}{}", made_with.model, at.unwrap_or_default());
+                ModelSource::open(&name)?.computing_in(self.model.arithmetic())
             }
             false => {
                 self.check_name(library)?;

@@ -10,6 +10,7 @@ use altdiffusion_server::{EmbeddingModel, ImageModel, Models, ServerOptions};
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device};
 use clap::Args;
+use model_files::Arithmetic;
 use model_files::source::ModelSource;
 
 use crate::device::{DeviceChoice, devices};
@@ -38,9 +39,12 @@ pub struct ServedModels {
     #[arg(long, value_name = "DIR_OR_HUB_ID", hide_short_help = true)]
     config: Option<String>,
 
-    /// Number type of all models: f32, f16 or bf16. By default f32.
-    #[arg(long, value_name = "TYPE", value_parser = option_values::dtypes(), hide_possible_values = true)]
-    dtype: Option<DType>,
+    /// Number type of all models: f32, f16, bf16 or int8. By default f32.
+    ///
+    /// int8 is for the CPU alone: linear layers multiply 8-bit integers, and the rest is bf16. Requests for hidden states
+    /// are answered in f32 in any case.
+    #[arg(long, value_name = "TYPE", value_parser = option_values::arithmetics(), hide_possible_values = true)]
+    dtype: Option<Arithmetic>,
 
     /// Device: cpu, cuda, metal, or auto, a GPU if this build can use one.
     #[arg(long, value_name = "DEVICE", value_parser = devices(), hide_possible_values = true)]
@@ -79,23 +83,26 @@ impl ServedModels {
     /// The models, which are not loaded yet.
     ///
     /// # Errors
-    /// If a name can be neither a directory nor a repository, or the device is not available.
+    /// If a name can be neither a directory nor a repository, or the device is not available, or cannot compute in the
+    /// number type.
     pub fn all(&self) -> Result<Models> {
-        let device = self.device.unwrap_or(DeviceChoice::Auto).open()?;
-        let dtype = self.dtype.unwrap_or(DType::F32);
-        let options = LoadOptions::new(dtype, &device).low_memory(self.low_memory);
+        let arithmetic = self.dtype.unwrap_or(Arithmetic::F32);
+        let device = self.device.unwrap_or(DeviceChoice::Auto).open_for(arithmetic)?;
+        let options = LoadOptions::computing_in(arithmetic, &device).low_memory(self.low_memory);
         let options = options.safety_checker(!self.no_safety_checker);
         let mut models = Models::new();
         if self.model.is_empty() && self.embedder.is_empty() {
             models = models.image_model(built_in(options.clone()));
-            let embedder = move || Embedder::from_source(&shipped::source(), dtype, &device);
+            let source = shipped::source().computing_in(arithmetic);
+            let embedder = move || Embedder::from_source(&source, arithmetic.dtype(), &device);
             return Ok(models.embedding_model(EmbeddingModel::new(shipped::NAME, embedder)));
         }
         for name in &self.model {
             models = models.image_model(self.image_model(name, options.clone()).context("--model")?);
         }
         for name in &self.embedder {
-            models = models.embedding_model(embedding_model(name, dtype, &device).context("--embedder")?);
+            let model = embedding_model(name, arithmetic, &device).context("--embedder")?;
+            models = models.embedding_model(model);
         }
         Ok(models)
     }
@@ -104,7 +111,7 @@ impl ServedModels {
         let (served, name) = named(given);
         let mut recorded = ParameterFields::default();
         recorded.add("Model", recorded_source(name));
-        recorded.add("Dtype", options.dtype.as_str());
+        recorded.add("Dtype", options.arithmetic_name());
         let path = PathBuf::from(name);
         let model = if path.is_file() {
             let beside = self.config.as_deref().map(ModelSource::open).transpose().context("--config")?;
@@ -166,12 +173,12 @@ fn built_in(options: LoadOptions) -> ImageModel {
     model.size(shipped::SIDE, shipped::SIDE)
 }
 
-fn embedding_model(given: &str, dtype: DType, device: &Device) -> Result<EmbeddingModel> {
+fn embedding_model(given: &str, arithmetic: Arithmetic, device: &Device) -> Result<EmbeddingModel> {
     let (served, name) = named(given);
-    let (source, device) = (ModelSource::open(name)?, device.clone());
+    let (source, device) = (ModelSource::open(name)?.computing_in(arithmetic), device.clone());
     let load = move || {
         source.prefetch(&EMBEDDER_FOLDERS)?;
-        Embedder::from_source(&source, dtype, &device)
+        Embedder::from_source(&source, arithmetic.dtype(), &device)
     };
     Ok(EmbeddingModel::new(served, load))
 }

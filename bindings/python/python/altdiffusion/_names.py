@@ -24,6 +24,7 @@ _DTYPES = {
     "half": "f16",
     "bf16": "bf16",
     "bfloat16": "bf16",
+    "int8": "int8",
 }
 
 
@@ -48,11 +49,11 @@ def model_options(
 
 
 def dtype_name(dtype: Any) -> str:
-    """`f32`, `f16` or `bf16`, from a name or the type itself, such as `torch.float16`."""
+    """`f32`, `f16`, `bf16` or `int8`, from a name or the type itself, such as `torch.float16`."""
     text = getattr(dtype, "__name__", None) or str(dtype)
     name = _DTYPES.get(text.rsplit(".", 1)[-1])
     if name is None:
-        raise InputError(f"dtype {text}: expected f32, f16 or bf16")
+        raise InputError(f"dtype {text}: expected f32, f16, bf16 or int8")
     return name
 
 

@@ -73,7 +73,7 @@ class TextEncoder:
     Args:
         name: a directory or a repository with folders `tokenizer` and `text_encoder`, such as
             "BAAI/AltDiffusion-m9". By default the model inside the package.
-        dtype: of the weights: "f32", "f16" or "bf16", or a type of torch or NumPy.
+        dtype: of the weights: "f32", "f16", "bf16" or, on the CPU alone, "int8"; or a type of torch or NumPy.
         device: "cpu", "cuda", "cuda:1", "metal", or "auto", a GPU if there is one and the package was built for it.
         revision: of a repository: a branch, a tag or a commit.
         variant: of the weights, such as "fp16".

@@ -23,6 +23,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use candle_core::{D, DType, Device, Tensor};
+use model_files::Arithmetic;
 use model_files::source::ModelSource;
 
 use crate::altclip::normalize;
@@ -55,6 +56,7 @@ pub struct Embedder {
     model: Arc<dyn DualEncoder>,
     tokenizer: Arc<Tokenizer>,
     max_tokens: usize,
+    is_in_int8: bool,
     #[cfg(feature = "images")]
     preparation: preparation::ImagePreparation,
 }
@@ -85,6 +87,7 @@ impl Embedder {
         Ok(Self {
             family,
             max_tokens: tokenizer.max_length(model.max_tokens()),
+            is_in_int8: source.is_in_int8(),
             tokenizer: Arc::new(tokenizer.with_embedding_rows(model.properties().vocab_size)),
             #[cfg(feature = "images")]
             preparation: preparation.checked(model.image_size(), family, source)?,
@@ -119,6 +122,14 @@ impl Embedder {
     /// The model.
     pub fn model(&self) -> &dyn DualEncoder {
         &*self.model
+    }
+
+    /// What the model computes in, by its name, such as `bf16` or `int8`.
+    pub fn arithmetic_name(&self) -> &'static str {
+        match self.is_in_int8 {
+            true => Arithmetic::Int8.name(),
+            false => self.model.dtype().as_str(),
+        }
     }
 
     /// The tokenizer.

@@ -1,6 +1,7 @@
 //! Defines the options for loading a model.
 
 use candle_core::{DType, Device};
+use model_files::Arithmetic;
 
 use crate::adapters::{Lora, TextualInversion};
 use crate::{Error, Result};
@@ -67,6 +68,11 @@ impl LoadOptions {
         }
     }
 
+    /// The unchanged model, computing in `arithmetic` on `device`.
+    pub fn computing_in(arithmetic: Arithmetic, device: &Device) -> Self {
+        Self::new(arithmetic.dtype(), device).int8(arithmetic == Arithmetic::Int8)
+    }
+
     /// Adds a LoRA at a strength: 1 as trained, 0 not at all. Several add up. Words in its file are added too.
     pub fn lora(mut self, lora: Lora, strength: f64) -> Self {
         self.words.extend_from_slice(lora.words());
@@ -122,9 +128,17 @@ impl LoadOptions {
         self
     }
 
+    /// What most of the model computes in, by its name.
+    pub fn arithmetic_name(&self) -> &'static str {
+        match self.int8 {
+            true => Arithmetic::Int8.name(),
+            false => self.dtype.as_str(),
+        }
+    }
+
     pub(super) fn check(&self) -> Result<()> {
-        if self.int8 && !self.device.is_cpu() {
-            return Err(Error::option("int8", "expected the CPU, the only device that computes in it"));
+        if self.int8 {
+            Arithmetic::Int8.check(&self.device)?;
         }
         match self.loras.iter().find(|(_, strength)| !strength.is_finite()) {
             Some((lora, strength)) => {

@@ -219,7 +219,7 @@ impl Job {
         let settings = JobSettings {
             model: model.to_owned(),
             model_digest: digest_of_model(embedder)?,
-            dtype: embedder.model().dtype().as_str().to_owned(),
+            dtype: embedder.arithmetic_name().to_owned(),
             width: embedder.projection_dim(),
             raw: !self.normalize,
             background,

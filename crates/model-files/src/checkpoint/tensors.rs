@@ -17,6 +17,7 @@ use super::sharded::ShardIndex;
 use super::survey_backend::SurveyBackend;
 use super::tables::Tables;
 use super::{backend, convert, find, format, survey_backend};
+use crate::arithmetic::Arithmetic;
 use crate::error::{Error, Result};
 use crate::file_data::FileData;
 use crate::relative_path::{folder_of, in_folder};
@@ -225,10 +226,13 @@ impl Checkpoint {
     /// in int8 with a scale for each row as [integers](fused_ops::INT8).
     ///
     /// # Errors
-    /// [`Error::Input`] if models cannot compute in `dtype`.
+    /// [`Error::Input`] if models cannot compute in `dtype`, or the device not in int8.
     pub fn var_builder(&self, dtype: DType, device: &Device) -> Result<VarBuilder<'static>> {
         if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
             return Err(Error::Input(format!("dtype: expected f32, f16 or bf16, found {}", dtype.as_str())));
+        }
+        if self.contents.int8.is_some() {
+            Arithmetic::Int8.check(device)?;
         }
         let contents = self.contents.clone();
         contents.files.iter().for_each(|file| file.fetch());

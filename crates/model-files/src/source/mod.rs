@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+use crate::arithmetic::Arithmetic;
 use crate::config::{ConfigFile, parse_config, parse_json};
 use crate::error::{Error, Result};
 pub use crate::file_data::FileData;
@@ -116,6 +117,12 @@ impl ModelSource {
         Self { is_in_int8: true, ..self.clone() }
     }
 
+    /// The same model, [in int8](Self::in_int8) if that is what it computes in.
+    #[must_use]
+    pub fn computing_in(&self, arithmetic: Arithmetic) -> Self {
+        Self { is_in_int8: arithmetic == Arithmetic::Int8, ..self.clone() }
+    }
+
     /// The repository on the hub, if it is one.
     #[cfg(feature = "hub")]
     pub(crate) fn repository(&self) -> Option<&HubRepository> {
@@ -138,7 +145,8 @@ impl ModelSource {
         self.variant.as_deref()
     }
 
-    pub(crate) fn is_in_int8(&self) -> bool {
+    /// Whether its linear layers compute in int8.
+    pub fn is_in_int8(&self) -> bool {
         self.is_in_int8
     }
 
