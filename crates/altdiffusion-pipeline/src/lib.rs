@@ -168,7 +168,9 @@ pub use images::to_images;
 pub use inpainting::{Inpainting, InpaintingMode};
 pub use ip_adapter::{ImageEncoder, ImagePrompt, IpAdapter};
 pub use latent_preview::LatentPreview;
-pub use model_parts::{Converted, ModelParts, TextStatesLoss, convert_weights};
+pub use model_parts::{
+    Converted, Cosines, ModelParts, SmoothedLayer, Smoothing, TextStatesLoss, convert_weights,
+};
 pub use options::GenerateOptions;
 pub use pipeline::{AltDiffusion, Components, Generated, LoadOptions, Timings};
 pub use progress::{Progress, Step};

@@ -53,6 +53,12 @@ impl QuantizationProbe {
         })
     }
 
+    /// The same latents, with other hidden states, (1, tokens, width).
+    #[must_use]
+    pub fn with_hidden_states(self, hidden_states: Tensor) -> Self {
+        Self { hidden_states, ..self }
+    }
+
     /// The UNet's output at each timestep, (1, out_channels, side, side) in f32.
     ///
     /// # Errors

@@ -72,6 +72,7 @@ pub use ops::dot_products::{RowNumbers, dot_products};
 pub use ops::embedding::Embedding;
 pub use ops::geglu::geglu;
 pub use ops::group_norm::GroupNorm;
+pub use ops::input_record::INPUT_RECORD;
 pub use ops::int8::{INT8, INT8_SCALE, INT8_SMOOTHING, Int8Rows, smoothing};
 pub use ops::layer_norm::LayerNorm;
 pub use ops::linear::Linear;

@@ -1,5 +1,6 @@
 //! `altdiffusion convert`: converts a model to another layout or number type.
 
+mod losses;
 mod onnx;
 
 use std::collections::BTreeMap;
@@ -7,23 +8,22 @@ use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use altdiffusion_pipeline::{
-    Converted, ModelParts, OutputError, QuantizationProbe, TextStatesLoss, convert_weights,
-};
+use altdiffusion_pipeline::{Converted, ModelParts, convert_weights};
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::{DType, Device, Tensor};
 use clap::{Args, ValueEnum};
 use model_files::Target;
 use model_files::checkpoint::{Checkpoint, NumberType};
 use model_files::source::ModelSource;
 use serde::Serialize;
 
+use self::losses::{Loss, Losses};
 use crate::interrupt::Interrupt;
 use crate::model::open_source;
 use crate::option_values;
 use crate::output_files::check_writable;
 use crate::progress::{ProgressLine, announce};
 use crate::standard_streams::{print_json, print_line};
+use crate::text_lines::read_names;
 
 /// The output format, by file ending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,10 +93,17 @@ pub struct Convert {
     ///
     /// int8 needs a .safetensors file or a directory. It is for linear layers, which then multiply integers on the CPU:
     /// their weights get a scale for each output channel, in a tensor called weight_scale beside weight. A
-    /// transformer's first layer and all other weights stay bf16, and the autoencoder f16. If there is a tokenizer, the
-    /// text encoder's layers that lose too much are found by measuring, and stay bf16 too.
+    /// transformer's first layer and all other weights stay bf16, and the autoencoder f16. If there is a tokenizer, layers
+    /// are measured: where SmoothQuant loses less, factors for the input's channels are written as pre_quant_scale beside
+    /// weight, and the text encoder's layers that lose too much stay bf16.
     #[arg(long, value_name = "TYPE", value_parser = option_values::number_types(), hide_possible_values = true)]
     dtype: Option<NumberType>,
+
+    /// Texts to measure layers with for --dtype int8: a UTF-8 file, one per line. By default a few prompts.
+    ///
+    /// Texts like those that the model will draw tell best how large its layers' inputs become. The first 256 are used.
+    #[arg(long, value_name = "FILE", conflicts_with = "skip_loss")]
+    calibrate: Option<PathBuf>,
 
     /// Write a dual encoder, such as AltCLIP, for other programs.
     ///
@@ -110,8 +117,8 @@ pub struct Convert {
     /// Do not measure the UNet's quantization error.
     ///
     /// The measurement compares the outputs of both UNets for the same random input at 128 × 128 pixels. It takes
-    /// some seconds, and as much memory as the source's UNet. For int8, neither is the text encoder measured, and all of
-    /// its layers but the first are written in int8.
+    /// some seconds, and as much memory as the source's UNet. For int8, neither are layers measured: all but the first of a
+    /// transformer are written in int8, without SmoothQuant's factors.
     #[arg(long)]
     skip_loss: bool,
 
@@ -142,14 +149,6 @@ struct ConvertReport<'a> {
     losses: Vec<Loss>,
 }
 
-/// What quantization costs the UNet at one timestep.
-#[derive(Serialize)]
-struct Loss {
-    timestep: usize,
-    cosine: f64,
-    relative_distance: f64,
-}
-
 const EXAMPLES: &str = "\
 Examples:
   A published model as one file of half the size:
@@ -170,12 +169,20 @@ Examples:
 
 impl Convert {
     pub fn run(self) -> Result<()> {
+        ensure!(
+            self.calibrate.is_none() || (self.dtype == Some(NumberType::Int8) && self.to.is_none()),
+            "--calibrate: is for --dtype int8"
+        );
         if let Some(Form::Onnx) = self.to {
             return self.write_onnx();
         }
         let layout = Layout::of(&self.output);
         let source = Path::new(&self.source);
         self.check(layout, source)?;
+        let texts = match &self.calibrate {
+            Some(file) => read_names("--calibrate", file)?,
+            None => Vec::new(),
+        };
         let interrupt = Interrupt::watch_for("this tensor is written");
         announce(&format!("Reading {}", self.source));
         let progress = ProgressLine::start("Converting");
@@ -183,8 +190,13 @@ impl Convert {
             progress.steps("Converting", done, total);
             if interrupt.is_pressed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let (mut losses, mut text_loss) = (Vec::new(), None);
+        let mut losses = Losses::default();
         let converted = if source.is_file() && !ModelParts::are_in(source)? {
+            ensure!(
+                self.calibrate.is_none(),
+                "--calibrate: is for a whole model, found only a part of one in {}",
+                self.source
+            );
             ensure!(
                 layout == Layout::Safetensors,
                 "OUTPUT {}: expected a file that ends with .safetensors, since {} holds only a part of a model",
@@ -195,8 +207,12 @@ impl Convert {
         } else {
             let mut parts = self.parts(source)?;
             if self.dtype == Some(NumberType::Int8) && !self.skip_loss {
-                text_loss =
-                    parts.measure_int8(|done, total| progress.steps("Measuring layers", done, total))?;
+                losses = Losses::of_layers(&mut parts, &texts, &progress)?;
+                ensure!(
+                    self.calibrate.is_none() || losses.is_measured(),
+                    "--calibrate: {} has no tokenizer, name a model that has it with --config DIR_OR_HUB_ID",
+                    self.source
+                );
             }
             let converted = match layout {
                 Layout::Safetensors => parts.write_single_file(&self.output, self.dtype, &mut on_tensor)?,
@@ -213,12 +229,12 @@ impl Convert {
             };
             if matches!(self.dtype, Some(NumberType::Quantized(_) | NumberType::Int8)) && !self.skip_loss {
                 progress.then("Measuring quantization error");
-                losses = self.losses(&parts)?;
+                losses.measure_unet(&parts, || self.written())?;
             }
             converted
         };
         drop(progress);
-        self.report(&converted, text_loss.as_ref(), &losses)
+        self.report(&converted, &losses)
     }
 
     /// Checks the options before the work begins.
@@ -254,20 +270,12 @@ impl Convert {
         Ok(())
     }
 
-    /// The errors of the UNet that was written, by timestep.
-    fn losses(&self, original: &ModelParts) -> Result<Vec<OutputError>> {
-        let outputs = |parts: &ModelParts| -> Result<Vec<Tensor>> {
-            let unet = parts.load_unet(DType::F32, &Device::Cpu)?;
-            Ok(QuantizationProbe::new(unet.config())?.outputs(&unet, &Device::Cpu)?)
-        };
-        // One UNet at a time: the first is dropped before the second is loaded.
-        let expected = outputs(original)?;
-        let written = match Layout::of(&self.output) {
+    /// The model that was written.
+    fn written(&self) -> Result<ModelParts> {
+        Ok(match Layout::of(&self.output) {
             Layout::Folders => ModelParts::in_folders(&ModelSource::directory(&self.output))?,
             Layout::Safetensors | Layout::Gguf => ModelParts::in_single_file(&self.output, None)?,
-        };
-        let found = outputs(&written)?;
-        Ok(QuantizationProbe::errors(&expected, &found)?)
+        })
     }
 
     fn parts(&self, source: &Path) -> Result<ModelParts> {
@@ -279,24 +287,14 @@ impl Convert {
         Ok(ModelParts::in_folders(&open_source(&self.source, None, self.variant.as_deref())?)?)
     }
 
-    fn report(
-        &self,
-        converted: &Converted,
-        text_loss: Option<&TextStatesLoss>,
-        losses: &[OutputError],
-    ) -> Result<()> {
+    fn report(&self, converted: &Converted, losses: &Losses) -> Result<()> {
         if self.json {
-            let loss = |&OutputError { timestep, cosine, relative_distance }: &OutputError| Loss {
-                timestep,
-                cosine,
-                relative_distance,
-            };
             return print_json(&ConvertReport {
                 path: self.output.display().to_string(),
                 tensors: converted.tensors,
                 left_out: &converted.left_out,
                 fell_back: &converted.fell_back,
-                losses: losses.iter().map(loss).collect(),
+                losses: losses.of_unet(),
             });
         }
         let mut line = format!("{}: {} tensors", self.output.display(), converted.tensors);
@@ -310,23 +308,6 @@ impl Convert {
             line += &format!(", {count} of them as {dtype} because their rows do not divide into blocks");
         }
         print_line(line)?;
-        if let Some(TextStatesLoss { worst, mean, left_out }) = text_loss {
-            print_line(format!("hidden states of texts: cosines from {worst:.6}, on average {mean:.6}"))?;
-            if !left_out.is_empty() {
-                print_line(format!("layers of the text encoder in bf16: {}", left_out.join(", ")))?;
-            }
-        }
-        if !losses.is_empty() {
-            let side = QuantizationProbe::SIDE;
-            print_line(format!(
-                "the UNet's output beside that of {}, at {side}×{side} pixels:",
-                self.source
-            ))?;
-        }
-        for OutputError { timestep, cosine, relative_distance } in losses {
-            let distance = 100. * relative_distance;
-            print_line(format!("  timestep {timestep:>3}: cosine {cosine:.6}, distance {distance:.2} %"))?;
-        }
-        Ok(())
+        losses.print(&self.source)
     }
 }

@@ -10,6 +10,7 @@ use anyhow::{Result, bail, ensure};
 use model_files::checkpoint::NumberType;
 
 use super::Convert;
+use super::losses::Losses;
 use crate::exit_status::Cancelled;
 use crate::interrupt::Interrupt;
 use crate::model::open_source;
@@ -35,7 +36,7 @@ impl Convert {
         let Some(Exported { tensors, projection_dim, image_size, context_length, .. }) = exported else {
             return Err(Cancelled { step, steps }.into());
         };
-        self.report(&Converted { tensors, left_out: Vec::new(), fell_back: BTreeMap::new() }, None, &[])?;
+        self.report(&Converted { tensors, left_out: Vec::new(), fell_back: BTreeMap::new() }, &Losses::default())?;
         if !self.json {
             print_line(format!(
                 "texts of {context_length} tokens and images of {image_size}×{image_size} pixels become vectors of \

@@ -5,6 +5,7 @@ mod down_path;
 mod entries;
 mod hash;
 mod inferred;
+mod input_records;
 mod int8_layers;
 mod load;
 mod mindspore_names;
@@ -12,6 +13,7 @@ mod names;
 mod number_types;
 mod output;
 mod prefixed_tensors;
+mod smoothing;
 #[cfg(test)]
 pub(crate) mod test_files;
 #[cfg(test)]
@@ -33,9 +35,10 @@ use crate::unet::UNet2DConditionConfig;
 use crate::{Error, Result};
 pub use convert::{Converted, convert_weights};
 pub(crate) use down_path::DownPath;
-pub use int8_layers::TextStatesLoss;
+pub use int8_layers::{Cosines, TextStatesLoss};
 pub(crate) use names::index;
 pub(crate) use prefixed_tensors::PrefixedTensors;
+pub use smoothing::{SmoothedLayer, Smoothing};
 use text_encoder_names::{TextEncoderNames, fused_parts};
 pub(crate) use unet_names::UNetNames;
 use vae_names::VaeNames;

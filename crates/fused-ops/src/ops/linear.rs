@@ -1,6 +1,7 @@
 //! Multiplies by weights: `x · weightᵀ + bias`.
 
 use super::geglu::geglu;
+use super::input_record::InputRecord;
 use super::layer_norm::LayerNorm;
 use super::weight::{Pack, Weight, packed_bias};
 use super::{epilogue, low_rank};
@@ -25,6 +26,8 @@ pub struct Linear {
     bias: Option<Tensor>,
     /// A LoRA: down and up.
     low_rank: Option<Arc<(Linear, Linear)>>,
+    /// Where to record what the layer takes in, while its weight is measured.
+    record: Option<Arc<InputRecord>>,
 }
 
 impl Linear {
@@ -46,7 +49,8 @@ impl Linear {
             }
             None => None,
         };
-        Ok(Self { weight, bias: bias.map(for_computing).transpose()?, low_rank })
+        let record = InputRecord::read(&vb, in_features)?.map(Arc::new);
+        Ok(Self { weight, bias: bias.map(for_computing).transpose()?, low_rank, record })
     }
 
     /// A layer with a weight (out, in) and a bias (out).
@@ -56,7 +60,7 @@ impl Linear {
     pub fn from_tensors(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         let (out_features, in_features) = weight.dims2()?;
         let weight = Weight::new(weight, &MatrixLayout { in_features, out_features })?;
-        Ok(Self { weight, bias: bias.map(for_computing).transpose()?, low_rank: None })
+        Ok(Self { weight, bias: bias.map(for_computing).transpose()?, low_rank: None, record: None })
     }
 
     /// `(…, in)` to `(…, out)`.
@@ -79,6 +83,9 @@ impl Linear {
 
     /// The weight's part, without the LoRA.
     fn forward_alone(&self, x: &Tensor, epilogue: &Epilogue) -> Result<Tensor> {
+        if let Some(record) = &self.record {
+            record.add(x)?;
+        }
         let y = match &self.weight {
             Weight::Packed(weight) if epilogue::is_fusible(epilogue, x) => {
                 let (rows, shape) = out_shape(x.dims(), weight.depth(), weight.columns())?;
@@ -119,6 +126,7 @@ impl Linear {
         match &self.weight {
             Weight::Packed(weight)
                 if self.low_rank.is_none()
+                    && self.record.is_none()
                     && epilogue::is_fusible(&Epilogue::default(), x)
                     && weight.columns().is_multiple_of(2 * PANEL) =>
             {

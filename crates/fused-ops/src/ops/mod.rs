@@ -11,6 +11,7 @@ pub(crate) mod embedding;
 mod epilogue;
 pub(crate) mod geglu;
 pub(crate) mod group_norm;
+pub(crate) mod input_record;
 pub(crate) mod int8;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;

@@ -24,7 +24,7 @@ impl CheckpointBackend {
         Self { contents, int8_scales: Mutex::default() }
     }
 
-    /// A tensor of the weight `name` in int8: `shape` is (rows, columns) or (rows).
+    /// A tensor of the weight `name` in int8: `shape` is (rows, columns), (rows) or, for smoothing, (columns).
     fn int8(
         &self,
         which: Int8Tensor,
@@ -34,20 +34,30 @@ impl CheckpointBackend {
         device: &Device,
     ) -> Result<Tensor> {
         let found = located.tensor.shape.as_slice();
-        let sides = if which == Int8Tensor::Integers { 2 } else { 1 };
-        if found.get(..sides) != Some(shape.dims()) {
+        let expected = match which {
+            Int8Tensor::Integers => found.get(..2),
+            Int8Tensor::Scales => found.get(..1),
+            Int8Tensor::Smoothing => found.get(1..2),
+        };
+        if expected != Some(shape.dims()) {
             return Err(self.misfit(located, name, shape.dims().to_vec()));
         }
         let scales = || self.int8_scales.lock().unwrap_or_else(PoisonError::into_inner);
-        if which == Int8Tensor::Scales
-            && let Some(scales) = scales().remove(name)
-        {
-            return Tensor::from_vec(scales, shape, device);
-        }
-        let rows = self.contents.int8_rows(located, name)?;
         match which {
-            Int8Tensor::Scales => Tensor::from_vec(rows.scales, shape, device),
+            Int8Tensor::Smoothing => {
+                let factors = self.contents.smoothing(located, name)?.unwrap_or_default();
+                Tensor::from_vec(factors, shape, device)
+            }
+            Int8Tensor::Scales => {
+                let known = scales().remove(name);
+                let scales = match known {
+                    Some(scales) => scales,
+                    None => self.contents.int8_rows(located, name)?.scales,
+                };
+                Tensor::from_vec(scales, shape, device)
+            }
             Int8Tensor::Integers => {
+                let rows = self.contents.int8_rows(located, name)?;
                 scales().insert(name.to_owned(), rows.scales);
                 let bytes: Vec<u8> = rows.values.into_iter().map(i8::cast_unsigned).collect();
                 Tensor::from_vec(bytes, shape, device)

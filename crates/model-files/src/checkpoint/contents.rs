@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use fused_ops::{BlockType, INT8, INT8_SCALE, Int8Rows};
+use fused_ops::{BlockType, INT8, INT8_SCALE, INT8_SMOOTHING, Int8Rows};
 
 use super::element::{ElementType, element_count};
 use super::scales::{self, Scales};
@@ -23,17 +23,23 @@ pub(super) struct Contents {
     name_in_file: Option<NameInFile>,
     /// The weights to give in int8 too, by the names that a model asks for.
     pub int8: Option<ChosenNames>,
+    /// What the channels of these weights' inputs are multiplied by where they are rounded to int8, by the names that a
+    /// model asks for.
+    smoothing: Smoothing,
     /// The name in the file of what was split or renamed, by its new name.
     origins: BTreeMap<String, String>,
 }
 
 pub(super) type ChosenNames = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
+pub(super) type Smoothing = Arc<BTreeMap<String, Vec<f32>>>;
+
 /// A tensor of a weight in int8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Int8Tensor {
     Integers,
     Scales,
+    Smoothing,
 }
 
 pub(super) type NameInFile = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -41,7 +47,15 @@ pub(super) type NameInFile = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 impl Contents {
     pub(super) fn new(name: String, files: Vec<FileData>, mut tables: Tables) -> Self {
         scales::attach(&mut tables);
-        Self { name, files: files.into(), tables, name_in_file: None, int8: None, origins: BTreeMap::new() }
+        Self {
+            name,
+            files: files.into(),
+            tables,
+            name_in_file: None,
+            int8: None,
+            smoothing: Arc::default(),
+            origins: BTreeMap::new(),
+        }
     }
 
     /// The tensors whose names start with `prefix`, for a model that uses other names.
@@ -57,10 +71,22 @@ impl Contents {
 
     /// The same tensors, of which those that `chosen` accepts are also given in int8.
     pub(super) fn in_int8(&self, chosen: ChosenNames) -> Self {
+        Self { int8: Some(chosen), ..self.same() }
+    }
+
+    /// The same tensors, with these factors for the inputs of those that are rounded to int8.
+    pub(super) fn smoothed(&self, smoothing: Smoothing) -> Self {
+        Self { smoothing, ..self.same() }
+    }
+
+    pub(super) fn has_factors(&self) -> bool {
+        !self.smoothing.is_empty()
+    }
+
+    fn same(&self) -> Self {
         let tables =
             Tables { tensors: self.tables.tensors.clone(), unreadable: self.tables.unreadable.clone() };
-        let name_in_file = self.name_in_file.clone();
-        Self { int8: Some(chosen), name_in_file, ..self.with_tables(tables) }
+        Self { name_in_file: self.name_in_file.clone(), ..self.with_tables(tables) }
     }
 
     fn with_tables(&self, tables: Tables) -> Self {
@@ -70,6 +96,7 @@ impl Contents {
             tables,
             name_in_file: None,
             int8: self.int8.clone(),
+            smoothing: self.smoothing.clone(),
             origins: self.origins.clone(),
         }
     }
@@ -179,6 +206,7 @@ impl Contents {
         let which = match name {
             name if name.ends_with(INT8) => Int8Tensor::Integers,
             name if name.ends_with(INT8_SCALE) => Int8Tensor::Scales,
+            name if name.ends_with(INT8_SMOOTHING) => Int8Tensor::Smoothing,
             _ => return None,
         };
         // Both are the weight's own name with more behind it.
@@ -195,7 +223,8 @@ impl Contents {
             let is_number = located.tensor.dtype.is_float() || located.scale.is_some();
             is_linear && is_plain && is_number && self.int8.as_ref().is_some_and(|chosen| chosen(weight))
         };
-        (is_matrix && (located.is_in_int8() || is_chosen())).then_some((which, weight, located))
+        let is_there = which != Int8Tensor::Smoothing || self.is_smoothed(located, weight);
+        (is_matrix && is_there && (located.is_in_int8() || is_chosen())).then_some((which, weight, located))
     }
 
     pub(super) fn get_shaped(&self, name: &str, shape: &[usize]) -> Result<&Located> {
@@ -245,8 +274,33 @@ impl Contents {
         }
         let numbers = self.load(located, name, DType::F32, &Device::Cpu)?.flatten_all()?;
         let width = tensor.shape.iter().skip(1).product();
-        Int8Rows::quantize(&numbers.to_vec1::<f32>()?, width, None)
+        let smoothing = self.smoothing.get(name).map(Vec::as_slice);
+        Int8Rows::quantize(&numbers.to_vec1::<f32>()?, width, smoothing)
             .map_err(|error| Error::format(file.name(), format!("tensor {name}: {}", Error::from(error))))
+    }
+
+    /// Whether the input's channels of a weight in int8 are multiplied by factors.
+    pub(super) fn is_smoothed(&self, located: &Located, name: &str) -> bool {
+        match located.is_in_int8() {
+            true => located.smoothing.is_some(),
+            false => self.smoothing.contains_key(name),
+        }
+    }
+
+    /// Those factors: as stored, or as given for rounding.
+    pub(super) fn smoothing(&self, located: &Located, name: &str) -> Result<Option<Vec<f32>>> {
+        match located.is_in_int8() {
+            true => self.stored_smoothing(located, name),
+            false => Ok(self.smoothing.get(name).cloned()),
+        }
+    }
+
+    fn stored_smoothing(&self, located: &Located, name: &str) -> Result<Option<Vec<f32>>> {
+        let Some(stored) = &located.smoothing else { return Ok(None) };
+        let Some(file) = self.files.get(stored.file) else { return Ok(None) };
+        let columns = located.tensor.shape.get(1..).and_then(element_count);
+        let found = scales::read_smoothing(file, stored, columns);
+        found.map(Some).map_err(|problem| Error::format(file.name(), format!("tensor {name}: {problem}")))
     }
 
     /// Reads a tensor's scales from their file.
@@ -254,7 +308,9 @@ impl Contents {
         let Some(scale) = &located.scale else { return Ok(None) };
         let Some(file) = self.files.get(scale.file) else { return Ok(None) };
         let scales = Scales::read(file, scale, &located.tensor.shape);
-        scales.map(Some).map_err(|problem| Error::format(file.name(), format!("tensor {name}: {problem}")))
+        let scales =
+            scales.map_err(|problem| Error::format(file.name(), format!("tensor {name}: {problem}")))?;
+        Ok(Some(scales.with_smoothing(self.stored_smoothing(located, name)?)))
     }
 
     pub(super) fn file(&self, located: &Located) -> &FileData {

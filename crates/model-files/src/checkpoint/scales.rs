@@ -4,6 +4,9 @@
 //! tensor `scaled_fp8`; its later one, compressed-tensors and ModelOpt have `layer.weight_scale`; since DeepSeek-V3,
 //! block-wise scales are `layer.weight_scale_inv`, and multiply despite their name; torchao has `layer._weight_qdata`
 //! and `layer._weight_scale`. There are also scales of inputs, which are only needed for 8-bit products.
+//!
+//! ModelOpt's `layer.pre_quant_scale` has a factor for each channel of the input, by which the weight's columns have
+//! been divided, as in SmoothQuant and AWQ.
 
 use std::sync::Arc;
 
@@ -19,6 +22,8 @@ use super::tables::{Scale, Tables};
 const SUFFIXES: [&str; 2] = ["_scale", "_scale_inv"];
 /// The prefix of a weight's name, after its layer's, in that of its scale.
 const PREFIX: &str = "scale_";
+/// The name, beside `weight`, of the factors of its input's channels.
+pub(super) const SMOOTHING: &str = "pre_quant_scale";
 /// Other tensors beside a scaled weight that are not needed to read it.
 const BESIDE: [&str; 3] = ["scale_input", "input_scale", "comfy_quant"];
 /// Tensors beside a weight that needs more than a scale.
@@ -61,7 +66,15 @@ pub(super) fn attach(tables: &mut Tables) {
         if let Some(weight) = tables.tensors.get_mut(&weight) {
             weight.scale = Some(Arc::new(Scale { file: scale.file, name, tensor: scale.tensor }));
         }
-        if let Some((layer, _)) = weight.rsplit_once('.') {
+        if let Some((layer, own)) = weight.rsplit_once('.') {
+            let smoothing = format!("{layer}.{SMOOTHING}");
+            if own == "weight"
+                && let Some(found) = tables.tensors.remove(&smoothing)
+                && let Some(weight) = tables.tensors.get_mut(&weight)
+            {
+                let scale = Scale { file: found.file, name: smoothing, tensor: found.tensor };
+                weight.smoothing = Some(Arc::new(scale));
+            }
             for beside in BESIDE {
                 tables.tensors.remove(&format!("{layer}.{beside}"));
             }
@@ -111,6 +124,8 @@ pub(super) struct Scales {
     block: Vec<usize>,
     /// The distance between the scales of neighbouring blocks.
     strides: Vec<usize>,
+    /// A factor for each column, if there are any.
+    smoothing: Option<Vec<f32>>,
 }
 
 impl Scales {
@@ -147,7 +162,12 @@ impl Scales {
         let values = read.map_err(|error| format!("its scale {name}: {error}"))?;
         let values =
             values.flatten_all().and_then(|values| values.to_vec1()).map_err(|error| error.to_string())?;
-        Ok(Self { values, shape: shape.to_vec(), block, strides })
+        Ok(Self { values, shape: shape.to_vec(), block, strides, smoothing: None })
+    }
+
+    /// The same scales, and a factor for each of the weight's columns.
+    pub(super) fn with_smoothing(self, smoothing: Option<Vec<f32>>) -> Self {
+        Self { smoothing, ..self }
     }
 
     /// The scales in order.
@@ -157,6 +177,10 @@ impl Scales {
 
     /// Scales the weight's elements from `first` on.
     pub(super) fn apply(&self, mut first: usize, mut elements: &mut [f32]) {
+        if let Some(smoothing) = &self.smoothing {
+            let columns = smoothing.iter().cycle().skip(first % smoothing.len().max(1));
+            elements.iter_mut().zip(columns).for_each(|(element, factor)| *element *= factor);
+        }
         if let [scale] = self.values[..] {
             elements.iter_mut().for_each(|element| *element *= scale);
             return;
@@ -195,6 +219,24 @@ impl Scales {
         let mut numbers = numbers.flatten_all()?.to_vec1::<f32>()?;
         self.apply(0, &mut numbers);
         Ok(Tensor::from_vec(numbers, weight.shape.as_slice(), device)?.to_dtype(dtype)?)
+    }
+}
+
+/// Reads the factors of a weight's `columns` from their file. An error says what is wrong.
+pub(super) fn read_smoothing(file: &[u8], stored: &Scale, columns: Option<usize>) -> Result<Vec<f32>, String> {
+    let Scale { name, tensor, .. } = stored;
+    if tensor.shape.iter().filter(|side| **side != 1).count() > 1 || element_count(&tensor.shape) != columns {
+        let found = &tensor.shape;
+        let expected = columns.unwrap_or_default();
+        return Err(format!("its factors {name} have shape {found:?}, expected one for each of {expected} columns"));
+    }
+    let values = convert::read_tensor(file, tensor, DType::F32, &Device::Cpu);
+    let values = values.map_err(|error| format!("its factors {name}: {error}"))?;
+    let values: Vec<f32> =
+        values.flatten_all().and_then(|values| values.to_vec1()).map_err(|error| error.to_string())?;
+    match values.iter().find(|value| !value.is_finite()) {
+        Some(value) => Err(format!("its factors {name}: expected finite numbers, found {value}")),
+        None => Ok(values),
     }
 }
 

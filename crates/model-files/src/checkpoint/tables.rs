@@ -23,9 +23,11 @@ pub(super) struct Located {
     pub tensor: StoredTensor,
     /// Its scale, if it has one.
     pub scale: Option<Arc<Scale>>,
+    /// What its input's channels are multiplied by, if they are: its columns have been divided by it.
+    pub smoothing: Option<Arc<Scale>>,
 }
 
-/// The scale of a weight, as stored in its file.
+/// The scale of a weight, or of its input, as stored in its file.
 pub(super) struct Scale {
     /// The index of its file.
     pub file: usize,
@@ -62,14 +64,14 @@ impl Located {
             None => None,
         };
         let tensor = self.tensor.rows(group, count).ok_or_else(misfit)?;
-        Ok(Self { file: self.file, tensor, scale })
+        Ok(Self { file: self.file, tensor, scale, smoothing: self.smoothing.clone() })
     }
 }
 
 impl Tables {
     /// Adds the tensors of the file with this index.
     pub(super) fn add(&mut self, file: usize, listing: Listing) {
-        let located = |(name, tensor)| (name, Located { file, tensor, scale: None });
+        let located = |(name, tensor)| (name, Located { file, tensor, scale: None, smoothing: None });
         self.tensors.extend(listing.tensors.into_iter().map(located));
         self.unreadable.extend(listing.unreadable);
     }

@@ -141,6 +141,19 @@ impl Checkpoint {
         Self { contents: Arc::new(contents), watched: self.watched.clone() }
     }
 
+    /// The same tensors, with factors for the weights that are rounded to int8, by the names that a model asks for: what
+    /// the [channels of their inputs](fused_ops::INT8_SMOOTHING) are multiplied by, and their columns divided.
+    #[must_use]
+    pub fn smoothed(&self, factors: BTreeMap<String, Vec<f32>>) -> Self {
+        let contents = self.contents.smoothed(Arc::new(factors));
+        Self { contents: Arc::new(contents), watched: self.watched.clone() }
+    }
+
+    /// Whether there are such factors.
+    pub fn is_smoothed(&self) -> bool {
+        self.contents.has_factors()
+    }
+
     /// The same tensors, but none is read: `survey` records what is asked for, of this checkpoint and of its parts.
     /// `folder` names this part of the model in its report.
     #[must_use]

@@ -13,7 +13,7 @@ use safetensors::Dtype;
 
 use crate::checkpoint::convert;
 use crate::checkpoint::element::{ElementType, element_count};
-use crate::checkpoint::scales::Scales;
+use crate::checkpoint::scales::{SMOOTHING, Scales};
 use crate::checkpoint::stored::StoredTensor;
 use crate::checkpoint::tables::Located;
 use crate::checkpoint::tensors::Checkpoint;
@@ -113,6 +113,8 @@ enum Part {
     Int8,
     /// Those scales.
     Int8Scales,
+    /// The factors of its input's channels.
+    Int8Smoothing,
 }
 
 /// Tensors by their new names.
@@ -150,6 +152,14 @@ pub(super) fn plan<'a>(file: &str, tensors: &'a [TensorToWrite]) -> Result<Plan<
         let is_number = stored.dtype.is_float() || located.scale.is_some();
         if tensor.dtype == Some(NumberType::Int8) && is_number {
             let int8 = |dtype, part| Planned { tensor, located, scales: None, dtype, part };
+            if contents.is_smoothed(located, &tensor.source) {
+                let Some(layer) = name.strip_suffix("weight") else {
+                    let problem = format!("tensor {name}: expected a name that ends with weight in int8");
+                    return Err(Error::format(file, problem));
+                };
+                let smoothing = int8(NumberType::F32.element(), Part::Int8Smoothing);
+                add(format!("{layer}{SMOOTHING}").into(), smoothing)?;
+            }
             add(format!("{name}{SCALES}").into(), int8(NumberType::F32.element(), Part::Int8Scales))?;
             add(name, int8(dtype, Part::Int8))?;
             continue;
@@ -166,6 +176,7 @@ impl Planned<'_> {
         match self.part {
             Part::Elements | Part::Int8 => &self.tensor.shape,
             Part::Int8Scales => self.tensor.shape.get(..1).unwrap_or_default(),
+            Part::Int8Smoothing => self.tensor.shape.get(1..2).unwrap_or_default(),
         }
     }
 
@@ -183,6 +194,10 @@ impl Planned<'_> {
     pub(super) fn write(&self, to: &mut impl Write, file: &str) -> Result<()> {
         let contents = &self.tensor.checkpoint.contents;
         let (source, stored) = (contents.file(self.located), &self.located.tensor);
+        if self.part == Part::Int8Smoothing {
+            let factors = contents.smoothing(self.located, &self.tensor.source)?.unwrap_or_default();
+            return write_all(to, factors.iter().map(|factor| factor.to_le_bytes())).map_err(Error::io(file));
+        }
         if self.part != Part::Elements {
             // Whole, since a scale is known only after its row.
             let rows = contents.int8_rows(self.located, &self.tensor.source)?;

@@ -15,7 +15,8 @@ pub(super) const ALIGNMENT: usize = 8;
 
 /// Writes tensors as a safetensors file, with `metadata` in its header. `file` is used in errors. The same tensors
 /// give the same bytes, since they are ordered by name. Weights in int8 get the scales of their rows beside them, as
-/// `weight_scale` beside `weight`. The format has no other quantized types, which are unpacked, to f32
+/// `weight_scale` beside `weight`, and the factors of their input's channels, if they have any, as `pre_quant_scale`. The
+/// format has no other quantized types, which are unpacked, to f32
 /// unless another type is asked for.
 ///
 /// `before_each` gets the number of tensors done, and can end the work with an error.
