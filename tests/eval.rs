@@ -59,6 +59,26 @@ fn retrieval_prints_the_table_of_the_report() -> TestResult {
 }
 
 #[test]
+fn models_are_evaluated_in_the_type_asked_for() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    images(&directory.path().join("data"), &[("a/1.png", [250, 0, 0]), ("b/1.png", [0, 0, 250])])?;
+    fs::write(directory.path().join("classes.txt"), "a\t红\nb\t蓝\n")?;
+    images(directory.path(), &[("pairs/1.png", [250, 0, 0])])?;
+    fs::write(directory.path().join("pairs/1.txt"), "red")?;
+    let model = format!("{}/models/emoji", env!("CARGO_MANIFEST_DIR"));
+    for dtype in ["bf16", "int8"] {
+        let options = ["--model", &model, "--dtype", dtype, "--device", "cpu"];
+        let zero_shot = ["eval", "zero-shot", "data", "--classes", "classes.txt", "--language", "zh"];
+        let printed = succeeded(&run(directory.path(), &[&zero_shot[..], &options].concat())?);
+        assert!(printed.starts_with("emoji\tzh\t2\t"), "{printed}");
+        let printed =
+            succeeded(&run(directory.path(), &[&["eval", "retrieval", "pairs"][..], &options].concat())?);
+        assert!(printed.starts_with("emoji\ten\t1\t1\t"), "{printed}");
+    }
+    Ok(())
+}
+
+#[test]
 fn zero_shot_tells_classes_from_texts() -> TestResult {
     let directory = tempfile::tempdir()?;
     let colours = [("a/1.png", [250, 0, 0]), ("a/2.png", [220, 30, 20]), ("b/1.png", [0, 0, 250])];

@@ -49,6 +49,7 @@ fn int8_draws_nearly_the_same() -> TestResult {
     let printed = place.convert(&[&source, "one.safetensors", "--dtype", "int8"])?;
     let cosines = cosines(&printed)?;
     assert_eq!(cosines.len(), 4, "{printed}");
+    assert!(printed.contains("layers with factors by SmoothQuant: "), "{printed}");
     let states = printed.split("cosines from ").nth(1).and_then(|rest| rest.split(',').next());
     let worst: f64 = states.ok_or("no cosine of the hidden states")?.parse()?;
     assert!((0.999..1.0).contains(&worst), "{printed}");
@@ -61,6 +62,30 @@ fn int8_draws_nearly_the_same() -> TestResult {
     assert!(errors.iter().all(|error| *error > 0.0 && *error < 0.3), "{errors:?}");
     let error = place.refused(&["convert", &source, "one.gguf", "--dtype", "int8"])?;
     assert!(error.contains("--dtype int8: only safetensors hold it"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn layers_are_measured_with_own_texts() -> TestResult {
+    let place = Place::new()?;
+    let source = golden_model("alt_diffusion")?;
+    let source = source.as_str();
+    fs::write(place.path("texts.txt"), "一只猫\na dog\n\n")?;
+    let arguments = [source, "one.safetensors", "--dtype", "int8", "--calibrate", "texts.txt"];
+    let printed = place.convert(&arguments)?;
+    let layers = printed.lines().find_map(|line| line.strip_prefix("layers with factors by SmoothQuant: "));
+    let (smoothed, measured) = layers.and_then(|layers| layers.split_once(" of ")).ok_or("no count")?;
+    assert!(smoothed.parse::<usize>()? <= measured.parse::<usize>()? && measured != "0", "{printed}");
+    place.draw(&["--model", "one.safetensors", "--config", source])?;
+    let int8 = ["--dtype", "int8", "--calibrate"];
+    for (arguments, problem) in [
+        (vec![source, "a.safetensors", "--calibrate", "texts.txt"], "--calibrate: is for --dtype int8"),
+        ([&[source, "a"], &int8[..], &["none.txt"]].concat(), "--calibrate none.txt: "),
+        ([&["one.safetensors", "a.safetensors"], &int8[..], &["texts.txt"]].concat(), "has no tokenizer"),
+    ] {
+        let error = place.refused(&[&["convert"], &arguments[..]].concat())?;
+        assert!(error.contains(problem), "{error}");
+    }
     Ok(())
 }
 

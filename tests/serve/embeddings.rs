@@ -1,10 +1,11 @@
 //! Tests the requests for vectors beside the library.
 
+use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 
 use test_support::{TestResult, relative_error};
 
-use crate::common::{emoji, run, succeeded, tensor};
+use crate::common::{emoji, golden_model, run, succeeded, tensor};
 use crate::server::{Answer, Served, decoded, encoded};
 
 /// f32 through JSON is exact; batches of other sizes round differently.
@@ -172,6 +173,28 @@ fn texts_are_compared_with_images() -> TestResult {
     let found = served.post("/v1/classify", &labels)?.json()?;
     assert_eq!(found["results"][0].as_array().map(Vec::len), Some(3), "{found}");
     assert_eq!(found["results"][1][0]["label"], "red apple", "{found}");
+    Ok(())
+}
+
+#[test]
+fn vectors_are_computed_in_int8() -> TestResult {
+    let model = golden_model("dual_encoders/clip")?;
+    let options = ["--dtype", "int8", "--device", "cpu"];
+    let served = Served::start(&[&["--embedder", &model], &options[..]].concat())?;
+    let directory = tempfile::tempdir()?;
+    let file = |name: &str| directory.path().join(name);
+    let embed = ["embed", "--model", &model, "--text", "a cat", "--text", "two dogs", "--output"];
+    succeeded(&run(directory.path(), &[&embed, &["f32.safetensors"][..]].concat())?);
+    succeeded(&run(directory.path(), &[&embed, &["int8.safetensors"][..], &options].concat())?);
+    let expected = tensor(&file("int8.safetensors"), "text_embeds")?;
+    let error = relative_error(&expected, &tensor(&file("f32.safetensors"), "text_embeds")?);
+    assert!(error > 1e-4 && error < 0.2, "{error}");
+
+    let answer = served.post("/v1/embeddings", &json!({ "input": ["a cat", "two dogs"] }))?;
+    let found = Tensor::new(vectors(&answer)?, &Device::Cpu)?;
+    // A sum in another order can round an activation to the next integer.
+    let error = relative_error(&found, &expected);
+    assert!(error < 0.05, "{error}");
     Ok(())
 }
 

@@ -21,6 +21,15 @@ def test_texts_have_the_vectors_of_transformers(model):
     assert relative_error(logits, golden["logits_per_image"]) <= MODULE_TOLERANCE
 
 
+def test_int8_is_near_f32():
+    texts = golden_json("dual_encoders/clip/texts.json")
+    exact = altdiffusion.Embedder(GOLDEN / "dual_encoders" / "clip", device="cpu").embed_texts(texts)
+    embedder = altdiffusion.Embedder(GOLDEN / "dual_encoders" / "clip", dtype="int8", device="cpu")
+    error = relative_error(embedder.embed_texts(texts), exact)
+    assert 1e-4 < error < 0.2
+    assert "dtype='int8'" in repr(embedder)
+
+
 def test_languages_meet_in_one_space(embedder):
     cat, katze, engine = embedder.embed_texts(["一只猫", "Katze", "消防车"], normalize=True)
     assert cat @ katze > cat @ engine

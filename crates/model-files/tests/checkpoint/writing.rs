@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
-use fused_ops::{BlockType, INT8, INT8_SCALE, Int8Rows, Linear};
+use fused_ops::{BlockType, INT8, INT8_SCALE, INT8_SMOOTHING, Int8Rows, Linear};
 use model_files::Error;
 use model_files::checkpoint::{Checkpoint, NumberType, TensorToWrite, write_safetensors};
 use model_files::source::{FileData, ModelSource};
@@ -99,6 +99,94 @@ fn a_weight_in_int8_is_read_as_it_was_written() {
     let split = written.with_rows_split(|_| vec!["a.weight".to_owned(), "b.weight".to_owned()]);
     let vb = split.var_builder(DType::F32, &Device::Cpu).unwrap().pp("b");
     assert_eq!(vb.get(2, INT8_SCALE).unwrap().to_vec1::<f32>().unwrap(), rows.scales[2..]);
+}
+
+#[test]
+fn factors_of_inputs_are_kept_beside_a_weight() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("all.safetensors");
+    let weight = (tensor(-20.0, &[4, 10]) * 0.37).unwrap();
+    save(&file, &[("layer.weight", weight.clone()), ("other.weight", weight.clone())]);
+    let factors: Vec<f32> = (1..=10u8).map(f32::from).collect();
+    let checkpoint = Checkpoint::from_file(&file).unwrap();
+    let checkpoint = checkpoint.smoothed(BTreeMap::from([("layer.weight".to_owned(), factors.clone())]));
+    let to_write = |checkpoint, name: &str, dtype| TensorToWrite {
+        checkpoint,
+        source: name.to_owned(),
+        name: name.to_owned(),
+        shape: vec![4, 10],
+        dtype: Some(dtype),
+    };
+    let both = ["layer.weight", "other.weight"];
+    let tensors = both.map(|name| to_write(&checkpoint, name, NumberType::Int8));
+    let bytes = write(&tensors, &BTreeMap::new()).unwrap();
+    let stored = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(stored.tensor("layer.pre_quant_scale").unwrap().shape(), [10]);
+    assert_eq!(stored.names().len(), 5);
+    let values = weight.flatten_all().unwrap().to_vec1().unwrap();
+    let rows = Int8Rows::quantize(&values, 10, Some(&factors)).unwrap();
+
+    let written = Checkpoint::from_data(FileData::owned("new.safetensors", bytes)).unwrap();
+    assert_eq!(written.names().collect::<Vec<_>>(), both);
+    for int8 in [written.clone(), checkpoint.in_int8(|_| true)] {
+        let vb = int8.var_builder(DType::F32, &Device::Cpu).unwrap();
+        let layer = vb.pp("layer");
+        assert_eq!(layer.get(10, INT8_SMOOTHING).unwrap().to_vec1::<f32>().unwrap(), factors);
+        assert_eq!(layer.get(4, INT8_SCALE).unwrap().to_vec1::<f32>().unwrap(), rows.scales);
+        assert!(layer.get(4, INT8_SMOOTHING).is_err());
+        assert!(!vb.pp("other").contains_tensor(INT8_SMOOTHING));
+        Linear::new(10, 4, false, layer).unwrap();
+    }
+    // As numbers, read and written.
+    let expected = rows.dequantize(Some(&factors)).unwrap();
+    let close = |found: Tensor| {
+        let found = found.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let fits = found.iter().zip(&expected).all(|(found, expected)| (found - expected).abs() < 1e-4);
+        assert!(fits, "{found:?} instead of {expected:?}");
+    };
+    close(written.tensor("layer.weight", DType::F32, &Device::Cpu).unwrap());
+    let numbers = write(&[to_write(&written, "layer.weight", NumberType::F32)], &BTreeMap::new()).unwrap();
+    let numbers = candle_core::safetensors::load_buffer(&numbers, &Device::Cpu).unwrap();
+    assert_eq!(numbers.len(), 1);
+    close(numbers["layer.weight"].clone());
+    // Written again, it is the same.
+    let again = both.map(|name| to_write(&written, name, NumberType::Int8));
+    let again = write(&again, &BTreeMap::new()).unwrap();
+    assert_eq!(again, write(&tensors, &BTreeMap::new()).unwrap());
+}
+
+#[test]
+fn factors_that_do_not_fit_are_refused() {
+    for (factors, problem) in [
+        (tensor(1.0, &[3]), "its factors layer.pre_quant_scale have shape [3], expected one for each of 2 columns"),
+        (tensor(f32::INFINITY, &[2]), "its factors layer.pre_quant_scale: expected finite numbers, found inf"),
+    ] {
+        let tensors = BTreeMap::from([
+            ("layer.weight".to_owned(), int8_view(&[1, 2, 3, 4])),
+            ("layer.weight_scale".to_owned(), f32_view(&tensor(1.0, &[2]))),
+            ("layer.pre_quant_scale".to_owned(), f32_view(&factors)),
+        ]);
+        let views = tensors.iter().map(|(name, (dtype, shape, bytes))| {
+            let view = safetensors::tensor::TensorView::new(*dtype, shape.clone(), bytes).unwrap();
+            (name.as_str(), view)
+        });
+        let bytes = safetensors::serialize(views, None).unwrap();
+        let checkpoint = Checkpoint::from_data(FileData::owned("new.safetensors", bytes)).unwrap();
+        let error = checkpoint.tensor("layer.weight", DType::F32, &Device::Cpu).unwrap_err().to_string();
+        assert!(error.contains(problem), "{error}");
+    }
+}
+
+/// A tensor of 2 × 2 integers, or of numbers, as stored.
+type Stored = (safetensors::Dtype, Vec<usize>, Vec<u8>);
+
+fn int8_view(values: &[i8; 4]) -> Stored {
+    (safetensors::Dtype::I8, vec![2, 2], values.iter().map(|value| value.cast_unsigned()).collect())
+}
+
+fn f32_view(tensor: &Tensor) -> Stored {
+    let values = tensor.to_vec1::<f32>().unwrap();
+    (safetensors::Dtype::F32, vec![values.len()], values.iter().flat_map(|value| value.to_le_bytes()).collect())
 }
 
 #[test]
