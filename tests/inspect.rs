@@ -182,8 +182,11 @@ fn the_machine_is_measured() -> TestResult {
     for of in types {
         assert!(of["gflops"].as_f64() > Some(0.) && of["instructions"].is_string(), "{report}");
     }
+    let arithmetic: Vec<_> = types.iter().filter_map(|of| of["arithmetic"].as_str()).collect();
+    assert!(arithmetic[2] == "f32" || arithmetic[2] == "bf16", "{report}");
+    assert_eq!([arithmetic[0], arithmetic[1], arithmetic[3], arithmetic[4]], ["f32", "f32", "int8", "f32"]);
     // The table for programs: tab-separated columns.
     let table = succeeded(&run(directory.path(), &["machine"])?);
-    assert!(table.lines().all(|line| line.split('\t').count() == 4), "{table}");
+    assert!(table.lines().all(|line| line.split('\t').count() == 5), "{table}");
     Ok(())
 }
