@@ -4,8 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, anyhow, bail};
-use candle_core::{DType, Device};
 use candle_core::utils::{cuda_is_available, metal_is_available};
+use candle_core::{DType, Device};
 use model_files::Arithmetic;
 
 use crate::named::Named;

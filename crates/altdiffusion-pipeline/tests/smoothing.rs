@@ -50,7 +50,8 @@ fn a_layer_after_a_large_channel_gets_factors() -> TestResult {
     for texts in [&[][..], &["一只猫".to_owned(), "a dog".to_owned(), "a red house".to_owned()]] {
         let mut parts = ModelParts::in_folders(&source)?;
         let mut steps = Vec::new();
-        let found = parts.smooth_int8(texts, |done, total| steps.push((done, total)))?.ok_or("no tokenizer")?;
+        let found =
+            parts.smooth_int8(texts, |done, total| steps.push((done, total)))?.ok_or("no tokenizer")?;
         assert_eq!(steps.last(), Some(&(found.measured, found.measured)));
         let layer = find(&found.text_encoder, LAYER).ok_or("the layer has no factors")?;
         assert!(layer.error < 0.5 * layer.error_without, "{layer:?}");

@@ -3,8 +3,8 @@
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::VarBuilder;
 use fused_ops::{
-    Activation, Conv2d, Conv2dOptions, Epilogue, INT8, INT8_SCALE, INT8_SMOOTHING, Int8Rows, LORA_DOWN,
-    LORA_UP, Linear, Padding, geglu, reference, smoothing,
+    Activation, Conv2d, Conv2dOptions, Epilogue, INPUT_RECORD, INT8, INT8_SCALE, INT8_SMOOTHING, Int8Rows,
+    LORA_DOWN, LORA_UP, Linear, Padding, geglu, reference, smoothing,
 };
 use std::collections::HashMap;
 use test_support::{Random, assert_close, error_message, relative_error};
@@ -98,6 +98,30 @@ fn smoothing_keeps_channels_beside_a_large_one() -> Result<()> {
     let (without, with) = (error(None)?, error(Some(&factors))?);
     println!("relative error without smoothing {without:.4}, with it {with:.4}");
     assert!(with < ROUNDING && without > 10. * with, "{without}, {with}");
+    Ok(())
+}
+
+#[test]
+fn a_gated_layer_records_its_input_too() -> Result<()> {
+    let mut random = Random::new(1);
+    let weight = random.uniform(&[64, 16]);
+    let layer = |record: &Var| {
+        let tensors = [("weight", &weight), (INPUT_RECORD, record.as_tensor())];
+        let tensors = tensors.map(|(name, tensor)| (name.to_owned(), tensor.clone()));
+        Linear::new(16, 64, false, vb(HashMap::from(tensors)))
+    };
+    let record = Var::zeros((9, 16), DType::F32, &Device::Cpu)?;
+    let recorded = layer(&record)?;
+    let x = random.uniform(&[2, 5, 16]);
+    let plain = Linear::from_tensors(weight.clone(), None)?.forward_geglu(&x)?;
+    assert_close("gated", &recorded.forward_geglu(&x)?, &plain, 1e-5);
+    let rows = x.reshape((10, 16))?;
+    assert_eq!(record.get(0)?.to_vec1::<f32>()?, rows.abs()?.max(0)?.to_vec1::<f32>()?);
+    // One row of each of eight passes.
+    assert_eq!(record.get(1)?.to_vec1::<f32>()?, rows.get(0)?.to_vec1::<f32>()?);
+    assert_eq!(record.get(2)?.to_vec1::<f32>()?, [0.; 16]);
+    let error = error_message(layer(&Var::zeros((9, 15), DType::F32, &Device::Cpu)?));
+    assert!(error.contains("weight.input_record: expected rows of 16, found [9, 15]"), "{error}");
     Ok(())
 }
 

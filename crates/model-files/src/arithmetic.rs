@@ -50,7 +50,8 @@ impl Arithmetic {
     pub fn check(self, device: &Device) -> Result<()> {
         match self {
             Self::Int8 if !device.is_cpu() => Err(Error::Input(
-                "dtype int8: only the CPU computes in it, expected f32, f16 or bf16, or cpu as the device".to_owned(),
+                "dtype int8: only the CPU computes in it, expected f32, f16 or bf16, or cpu as the device"
+                    .to_owned(),
             )),
             _ => Ok(()),
         }

@@ -36,7 +36,10 @@ impl Convert {
         let Some(Exported { tensors, projection_dim, image_size, context_length, .. }) = exported else {
             return Err(Cancelled { step, steps }.into());
         };
-        self.report(&Converted { tensors, left_out: Vec::new(), fell_back: BTreeMap::new() }, &Losses::default())?;
+        self.report(
+            &Converted { tensors, left_out: Vec::new(), fell_back: BTreeMap::new() },
+            &Losses::default(),
+        )?;
         if !self.json {
             print_line(format!(
                 "texts of {context_length} tokens and images of {image_size}×{image_size} pixels become vectors of \

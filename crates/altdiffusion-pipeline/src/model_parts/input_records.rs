@@ -91,9 +91,11 @@ mod tests {
     fn layers_record_their_largest_inputs_and_rows() -> TestResult {
         let records = InputRecords::new(&BTreeMap::from([("a.b.weight".to_owned(), 2)]))?;
         let weight = Tensor::new(&[[1f32, 1.], [2., 0.], [0., 1.]], &Device::Cpu)?;
-        let tensors = HashMap::from([("a.b.weight".to_owned(), weight.clone()), ("c.weight".to_owned(), weight)]);
+        let tensors =
+            HashMap::from([("a.b.weight".to_owned(), weight.clone()), ("c.weight".to_owned(), weight)]);
         let vb = records.over(VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu));
-        let (recorded, other) = (Linear::new(2, 3, false, vb.pp("a.b"))?, Linear::new(2, 3, false, vb.pp("c"))?);
+        let (recorded, other) =
+            (Linear::new(2, 3, false, vb.pp("a.b"))?, Linear::new(2, 3, false, vb.pp("c"))?);
         for input in [[[1f32, -4.], [2., 3.]], [[-5., 0.], [0., 1.]]] {
             let input = Tensor::new(&input, &Device::Cpu)?;
             let (found, expected) = (recorded.forward(&input)?, other.forward(&input)?);

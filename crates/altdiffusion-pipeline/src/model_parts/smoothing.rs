@@ -120,7 +120,8 @@ impl ModelParts {
             PartKind::TextEncoder => entries.text_encoder,
             _ => entries.unet,
         };
-        let is_number = |dtype: Option<DType>| matches!(dtype, Some(DType::F32 | DType::F16 | DType::BF16 | DType::F64));
+        let is_number =
+            |dtype: Option<DType>| matches!(dtype, Some(DType::F32 | DType::F16 | DType::BF16 | DType::F64));
         let rounded = entries.into_iter().filter(|entry| {
             choose_int8(part, &entry.name, entry.shape) == NumberType::Int8
                 && is_number(entry.checkpoint.dtype(&entry.source))

@@ -223,12 +223,18 @@ impl Scales {
 }
 
 /// Reads the factors of a weight's `columns` from their file. An error says what is wrong.
-pub(super) fn read_smoothing(file: &[u8], stored: &Scale, columns: Option<usize>) -> Result<Vec<f32>, String> {
+pub(super) fn read_smoothing(
+    file: &[u8],
+    stored: &Scale,
+    columns: Option<usize>,
+) -> Result<Vec<f32>, String> {
     let Scale { name, tensor, .. } = stored;
     if tensor.shape.iter().filter(|side| **side != 1).count() > 1 || element_count(&tensor.shape) != columns {
         let found = &tensor.shape;
         let expected = columns.unwrap_or_default();
-        return Err(format!("its factors {name} have shape {found:?}, expected one for each of {expected} columns"));
+        return Err(format!(
+            "its factors {name} have shape {found:?}, expected one for each of {expected} columns"
+        ));
     }
     let values = convert::read_tensor(file, tensor, DType::F32, &Device::Cpu);
     let values = values.map_err(|error| format!("its factors {name}: {error}"))?;

@@ -158,8 +158,14 @@ fn factors_of_inputs_are_kept_beside_a_weight() {
 #[test]
 fn factors_that_do_not_fit_are_refused() {
     for (factors, problem) in [
-        (tensor(1.0, &[3]), "its factors layer.pre_quant_scale have shape [3], expected one for each of 2 columns"),
-        (tensor(f32::INFINITY, &[2]), "its factors layer.pre_quant_scale: expected finite numbers, found inf"),
+        (
+            tensor(1.0, &[3]),
+            "its factors layer.pre_quant_scale have shape [3], expected one for each of 2 columns",
+        ),
+        (
+            tensor(f32::INFINITY, &[2]),
+            "its factors layer.pre_quant_scale: expected finite numbers, found inf",
+        ),
     ] {
         let tensors = BTreeMap::from([
             ("layer.weight".to_owned(), int8_view(&[1, 2, 3, 4])),
@@ -186,7 +192,11 @@ fn int8_view(values: &[i8; 4]) -> Stored {
 
 fn f32_view(tensor: &Tensor) -> Stored {
     let values = tensor.to_vec1::<f32>().unwrap();
-    (safetensors::Dtype::F32, vec![values.len()], values.iter().flat_map(|value| value.to_le_bytes()).collect())
+    (
+        safetensors::Dtype::F32,
+        vec![values.len()],
+        values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+    )
 }
 
 #[test]
