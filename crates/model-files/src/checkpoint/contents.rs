@@ -209,7 +209,7 @@ impl Contents {
             name if name.ends_with(INT8_SMOOTHING) => Int8Tensor::Smoothing,
             _ => return None,
         };
-        // Both are the weight's own name with more behind it.
+        // All are the weight's own name with more behind it.
         let (weight, _) = name.rsplit_once('.')?;
         let located = self.find(weight)?;
         let is_matrix = match located.tensor.shape.as_slice() {
