@@ -199,7 +199,7 @@ impl ModelArgs {
             announce(&format!("Loading {source}"));
         }
         source.prefetch(&EMBEDDER_FOLDERS)?;
-        let source = if self.is_in_int8() { source.in_int8() } else { source.clone() };
+        let source = source.clone().computing_in(self.arithmetic());
         Ok(Embedder::from_source(&source, self.dtype(), &device)?)
     }
 

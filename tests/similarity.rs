@@ -171,8 +171,7 @@ fn directories_and_patterns_stand_for_their_images() -> TestResult {
     fs::rename(root.join("red.png"), root.join("photos/red.png"))?;
     fs::rename(root.join("night.png"), root.join("photos/night/night.png"))?;
     fs::write(root.join("photos/notes.txt"), "")?;
-    let arguments =
-        ["classify", "photos", "*.png", "empty", "*.gif", "--label", "苹果", "--label", "月亮"];
+    let arguments = ["classify", "photos", "*.png", "empty", "*.gif", "--label", "苹果", "--label", "月亮"];
     let output = run(root, &[&arguments[..], &["--top", "1", "--json"]].concat())?;
     let errors = String::from_utf8(output.stderr)?;
     assert!(output.status.success(), "{errors}");

@@ -95,7 +95,9 @@ impl Search {
         }
         if ImageLibrary::is_database(&self.index) {
             let file = self.index.display();
-            bail!("{file}: an index of folders; search it with `altdiffusion index search --database {file}`");
+            bail!(
+                "{file}: an index of folders; search it with `altdiffusion index search --database {file}`"
+            );
         }
         let index = Index::open(&self.index)?;
         let (texts, images) = (index.len(ItemKind::Text), index.len(ItemKind::Image));

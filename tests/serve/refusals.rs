@@ -14,7 +14,7 @@ fn bad_requests_are_named() -> TestResult {
     let served = Served::start(&["--max-pixels", "1000000", "--max-body", "2000000"])?;
     let bomb = bomb()?;
     let drawing = "/v1/images/generations";
-    let cases: [(&str, Value, u16, &str); 34] = [
+    let cases: [(&str, Value, u16, &str); 36] = [
         (drawing, json!({}), 400, "prompt"),
         (drawing, json!([]), 400, "expected a JSON object"),
         (drawing, json!({ "prompt": 1 }), 400, "prompt"),

@@ -69,9 +69,8 @@ impl Changes {
 /// that overflowed has no paths, and stands for changes that were lost.
 fn is_change(event: &Event, database: &Path) -> bool {
     let name = |path: &Path| path.file_name().unwrap_or_default().as_encoded_bytes().to_owned();
-    let is_of_database = |path: &PathBuf| {
-        path.parent() == database.parent() && name(path).starts_with(&name(database))
-    };
+    let is_of_database =
+        |path: &PathBuf| path.parent() == database.parent() && name(path).starts_with(&name(database));
     let is_none = matches!(event.kind, EventKind::Access(_)) || event.paths.iter().all(is_of_database);
     event.need_rescan() || !is_none
 }
