@@ -6,6 +6,7 @@
 
 use altclip_encoder::conditioner::TextEncoderConfig;
 use altclip_encoder::xlm_roberta::XlmRobertaConfig;
+use candle_core::{DType, Device};
 use model_files::checkpoint::Checkpoint;
 use serde_json::{Value, json};
 
@@ -14,6 +15,7 @@ use super::down_path::DownPath;
 use super::prefixed_tensors::PrefixedTensors;
 use super::text_encoder_names::{self, TextEncoderNames};
 use super::{unet_names, vae_names};
+use crate::config::LARGEST_SIZE;
 use crate::unet::UNet2DConditionConfig;
 use crate::vae::AutoencoderKlConfig;
 use crate::{Error, PerBlock, Result};
@@ -33,6 +35,17 @@ const SAMPLE_SIZE_OF_SECOND: usize = 96;
 /// values do not matter.
 const PREDICTS_V: &str = "v_pred";
 const ZERO_TERMINAL_SNR: &str = "ztsnr";
+/// The metadata key under which trainers name the prediction, as in <https://github.com/Stability-AI/ModelSpec>.
+const PREDICTION_KEY: &str = "modelspec.prediction_type";
+
+/// The bias by which ComfyUI tells the models of Stable Diffusion 2, which differ only in their numbers, and the
+/// smallest standard deviation it has in those that predict velocity.
+const TELLING_BIAS: &str = "output_blocks.11.1.transformer_blocks.0.norm1.bias";
+const SPREAD_OF_VELOCITY: f64 = 0.09;
+
+/// The first and the last convolution of the UNet.
+const FIRST_CONVOLUTION: &str = "input_blocks.0.0.weight";
+const LAST_CONVOLUTION: &str = "out.2.weight";
 
 /// Infers `unet/config.json`.
 pub(super) fn unet(checkpoint: &Checkpoint, origin: Origin) -> Result<UNet2DConditionConfig> {
@@ -41,12 +54,12 @@ pub(super) fn unet(checkpoint: &Checkpoint, origin: Origin) -> Result<UNet2DCond
     let up_attends =
         |level: usize| tensors.has(&format!("output_blocks.{}.1.norm.weight", level * (down.layers + 1)));
     let up_type = |level| if up_attends(level) { "CrossAttnUpBlock2D" } else { "UpBlock2D" }.to_owned();
-    let is_second = is_second(checkpoint, origin);
-    let sample_size = if is_second { SAMPLE_SIZE_OF_SECOND } else { SAMPLE_SIZE };
+    let is_large = is_second(checkpoint, origin) && predicts_velocity(checkpoint, origin)?;
+    let sample_size = if is_large { SAMPLE_SIZE_OF_SECOND } else { SAMPLE_SIZE };
     Ok(UNet2DConditionConfig {
         sample_size: Some(PerBlock::Same(sample_size)),
-        in_channels: tensors.size("input_blocks.0.0.weight", 1)?,
-        out_channels: tensors.size("out.2.weight", 0)?,
+        in_channels: tensors.size(FIRST_CONVOLUTION, 1)?,
+        out_channels: tensors.size(LAST_CONVOLUTION, 0)?,
         down_block_types: down.block_types(),
         up_block_types: (0..down.channels.len()).map(up_type).collect(),
         layers_per_block: PerBlock::Same(down.layers),
@@ -185,15 +198,11 @@ fn bert(tensors: &PrefixedTensors) -> Result<Value> {
     }))
 }
 
-/// Returns the `scheduler/scheduler_config.json` that all published models share.
-///
-/// Shapes do not reveal whether the UNet predicts noise or velocity. Noise is right for every published AltDiffusion
-/// and Stable Diffusion 1, and assumed unless a tensor marks the file; velocity for the larger models of Stable
-/// Diffusion 2, which diffusers assumes too.
-pub(super) fn scheduler(checkpoint: &Checkpoint, origin: Origin) -> Value {
-    let predicts_v = checkpoint.contains(PREDICTS_V) || is_second(checkpoint, origin);
+/// Returns the `scheduler/scheduler_config.json` that all published models share but for the prediction.
+pub(super) fn scheduler(checkpoint: &Checkpoint, origin: Origin) -> Result<Value> {
+    let predicts_v = predicts_velocity(checkpoint, origin)?;
     let prediction = if predicts_v { "v_prediction" } else { "epsilon" };
-    json!({
+    Ok(json!({
         "_class_name": "DDIMScheduler",
         "num_train_timesteps": 1000,
         "beta_start": 0.00085,
@@ -204,5 +213,37 @@ pub(super) fn scheduler(checkpoint: &Checkpoint, origin: Origin) -> Value {
         "clip_sample": false,
         "set_alpha_to_one": false,
         "steps_offset": 1,
-    })
+    }))
+}
+
+/// Whether the UNet predicts velocity, which its shapes do not reveal: a tensor or the metadata may say so. Otherwise
+/// every published AltDiffusion and Stable Diffusion 1 predicts noise, and of Stable Diffusion 2 the inpainting model
+/// and those of 512 × 512.
+fn predicts_velocity(checkpoint: &Checkpoint, origin: Origin) -> Result<bool> {
+    if checkpoint.contains(PREDICTS_V) {
+        return Ok(true);
+    }
+    match checkpoint.metadata().get(PREDICTION_KEY).map(String::as_str) {
+        Some("v" | "v_prediction" | "velocity") => return Ok(true),
+        Some("epsilon") => return Ok(false),
+        _ => {}
+    }
+    if !is_second(checkpoint, origin) {
+        return Ok(false);
+    }
+    let tensors = PrefixedTensors { checkpoint, prefix: unet_names::PREFIX };
+    let channels = |name: &str, side: usize| tensors.size(name, side).ok();
+    if channels(FIRST_CONVOLUTION, 1) > channels(LAST_CONVOLUTION, 0) {
+        return Ok(false);
+    }
+    let name = format!("{}{TELLING_BIAS}", unet_names::PREFIX);
+    // Check the size before reading anything, since the file may be anything.
+    if !matches!(checkpoint.shape(&name), Some([channels]) if (1..=LARGEST_SIZE).contains(channels)) {
+        return Ok(true);
+    }
+    let bias = checkpoint.tensor(&name, DType::F32, &Device::Cpu)?.to_vec1::<f32>()?;
+    let count = bias.len() as f64;
+    let mean = bias.iter().copied().map(f64::from).sum::<f64>() / count;
+    let variance = bias.iter().map(|value| (f64::from(*value) - mean).powi(2)).sum::<f64>() / count;
+    Ok(variance.sqrt() > SPREAD_OF_VELOCITY)
 }

@@ -192,7 +192,7 @@ impl ModelParts {
         let scheduler = match known(SCHEDULER_CONFIG)? {
             Some(config) => config,
             None => {
-                inferred_config(&checkpoint, SCHEDULER_CONFIG, &inferred::scheduler(&checkpoint, origin))?
+                inferred_config(&checkpoint, SCHEDULER_CONFIG, &inferred::scheduler(&checkpoint, origin)?)?
             }
         };
 

@@ -1,10 +1,11 @@
 //! Checks names and shapes of full-size models against diffusers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 
 use altclip_encoder::conditioner::ConditionerConfig;
 use altclip_encoder::xlm_roberta::XlmRobertaConfig;
+use candle_core::{DType, Device, Tensor};
 use serde::de::DeserializeOwned;
 
 use super::test_files::{Golden, checkpoint, golden_file, prefixed};
@@ -186,7 +187,7 @@ fn text_encoders_are_told_from_names_and_shapes() -> TestResult {
         assert_eq!(found.get("hidden_act").unwrap_or(&"gelu".into()), activation, "{found}");
         let is_second = matches!(names, TextEncoderNames::OpenClip { .. });
         let prediction = if is_second { "v_prediction" } else { "epsilon" };
-        assert_eq!(inferred::scheduler(&file, Origin::PyTorch)["prediction_type"], prediction);
+        assert_eq!(inferred::scheduler(&file, Origin::PyTorch)?["prediction_type"], prediction);
     }
     Ok(())
 }
@@ -222,10 +223,54 @@ fn what_shapes_cannot_tell_is_an_error() -> TestResult {
 fn velocities_are_marked_by_a_tensor() -> TestResult {
     let predicts = |names: &[&str]| -> std::result::Result<serde_json::Value, Box<dyn std::error::Error>> {
         let tensors: Vec<_> = names.iter().map(|name| ((*name).to_owned(), vec![])).collect();
-        Ok(inferred::scheduler(&checkpoint(&tensors)?, Origin::PyTorch)["prediction_type"].clone())
+        Ok(inferred::scheduler(&checkpoint(&tensors)?, Origin::PyTorch)?["prediction_type"].clone())
     };
     assert_eq!(predicts(&["betas"])?, "epsilon");
     assert_eq!(predicts(&["v_pred"])?, "v_prediction");
+    Ok(())
+}
+
+/// Stable Diffusion 2 was published for velocity at 768 × 768, and for noise at 512 × 512 and for inpainting. The
+/// tensors' names and shapes are alike, but for the channels of an inpainting model.
+#[test]
+fn models_of_stable_diffusion_2_are_told_apart() -> TestResult {
+    let place = tempfile::tempdir()?;
+    let path = place.path().join("model.safetensors");
+    for (spread, inputs, said, expected) in [
+        (0.12f32, 4, None, "v_prediction"),
+        (0.06, 4, None, "epsilon"),
+        (0.12, 9, None, "epsilon"),
+        // What the file says counts more.
+        (0.06, 4, Some("v"), "v_prediction"),
+        (0.12, 4, Some("epsilon"), "epsilon"),
+        (0.12, 4, Some("unheard of"), "v_prediction"),
+    ] {
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu);
+        let bias = Tensor::new(&[1. + spread, 1. - spread], &Device::Cpu)?;
+        let tensors = [
+            ("cond_stage_model.model.transformer.resblocks.0.ln_1.bias", zeros(&[2])?),
+            ("model.diffusion_model.input_blocks.0.0.weight", zeros(&[2, inputs, 1, 1])?),
+            ("model.diffusion_model.out.2.weight", zeros(&[4, 2, 1, 1])?),
+            ("model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias", bias),
+        ];
+        let metadata =
+            said.map(|said| HashMap::from([("modelspec.prediction_type".to_owned(), said.to_owned())]));
+        std::fs::write(&path, safetensors::serialize(tensors, metadata)?)?;
+        let file = Checkpoint::from_file(&path)?;
+        let found = inferred::scheduler(&file, Origin::PyTorch)?;
+        assert_eq!(found["prediction_type"], expected, "{spread} {inputs} {said:?}");
+    }
+    // The size of the images goes with it.
+    let golden: Golden<UNet2DConditionConfig> = golden("sd2")?;
+    let mut tensors = prefixed(unet_names::PREFIX, &golden.names);
+    tensors.push(("cond_stage_model.model.transformer.resblocks.0.ln_1.bias".to_owned(), vec![2]));
+    let sample_size =
+        |tensors: &[(String, Vec<usize>)]| -> std::result::Result<_, Box<dyn std::error::Error>> {
+            Ok(inferred::unet(&checkpoint(tensors)?, Origin::PyTorch)?.sample_size)
+        };
+    assert_eq!(sample_size(&tensors)?, Some(PerBlock::Same(64)));
+    tensors.push(("v_pred".to_owned(), vec![1]));
+    assert_eq!(sample_size(&tensors)?, Some(PerBlock::Same(96)));
     Ok(())
 }
 
