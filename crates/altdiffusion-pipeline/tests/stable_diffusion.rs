@@ -4,7 +4,7 @@ use altdiffusion_pipeline::{
     AltDiffusion, GenerateOptions, LoadOptions, Lora, ModelParts, PROMPT_TOKENS, PromptReading, Result,
     TextStates, TextualInversion,
 };
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, safetensors};
 use model_files::source::ModelSource;
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -236,6 +236,54 @@ fn single_files_are_the_same_models() {
         assert_eq!(index["text_encoder"], serde_json::json!(["transformers", "CLIPTextModel"]));
         assert_eq!(index["tokenizer"], serde_json::json!(["transformers", "CLIPTokenizer"]));
     }
+}
+
+/// Draws what a single file of `model` draws, with each of its tensors as `respelled`.
+fn draw_respelled(model: &str, what: &str, respelled: impl Fn(String, Tensor) -> Vec<(String, Tensor)>) {
+    let stored: HashMap<String, Tensor> =
+        tensors(model).into_iter().flat_map(|(name, tensor)| respelled(name, tensor)).collect();
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join(format!("{what}.safetensors"));
+    safetensors::save(&stored, &file).unwrap();
+    let parts = ModelParts::in_single_file(&file, Some(&source(model))).unwrap();
+    let pipeline = AltDiffusion::load(parts, LoadOptions::default()).unwrap();
+    draw(model, &pipeline, &tensors("golden"));
+}
+
+/// Names that programs other than the original one write.
+#[test]
+fn other_spellings_of_single_files_are_read() {
+    for (model, spelling, replaced) in [
+        ("sd1", "without_tower", &[("transformer.text_model.", "transformer.")][..]),
+        ("sd2", "of_turbo", &[("cond_stage_model.", "conditioner.embedders.0.")]),
+        (
+            "sd1",
+            "diffusers_vae",
+            &[
+                (".attn_1.q.", ".attn_1.to_q."),
+                (".attn_1.k.", ".attn_1.to_k."),
+                (".attn_1.v.", ".attn_1.to_v."),
+                (".attn_1.proj_out.", ".attn_1.to_out.0."),
+            ],
+        ),
+    ] {
+        draw_respelled(model, spelling, |name, tensor| {
+            vec![(replaced.iter().fold(name, |name, (from, to)| name.replace(from, to)), tensor)]
+        });
+    }
+}
+
+/// Models that a single file may hold, but that are not drawn with.
+#[test]
+fn unets_with_labels_are_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("unclip.safetensors");
+    let mut stored = tensors("sd2");
+    let label = Tensor::zeros(4, DType::F32, &Device::Cpu).unwrap();
+    stored.insert("model.diffusion_model.label_emb.0.0.bias".to_owned(), label);
+    safetensors::save(&stored, &file).unwrap();
+    let error = ModelParts::in_single_file(&file, Some(&source("sd2"))).err().unwrap().to_string();
+    assert!(error.contains("label_emb") && !error.contains('\n'), "{error}");
 }
 
 /// CLIP's tower after a WordPiece vocabulary, with the first model's other parts: in folders as PAI-Diffusion's, and in

@@ -11,6 +11,7 @@ mod load;
 mod mindspore_names;
 mod names;
 mod number_types;
+mod other_names;
 mod output;
 mod prefixed_tensors;
 mod smoothing;
@@ -54,6 +55,9 @@ const SAFETY_CHECKER: &str = "safety_checker";
 pub(crate) const SAFETY_CHECKER_CONFIG: &str = "safety_checker/config.json";
 pub(crate) const FEATURE_EXTRACTOR_CONFIG: &str = "feature_extractor/preprocessor_config.json";
 pub(crate) const SCHEDULER_CONFIG: &str = "scheduler/scheduler_config.json";
+
+/// What UNets have that depend on more than the prompt and the timestep.
+const UNET_LABELS: &str = "model.diffusion_model.label_emb.";
 
 /// A configuration's key in the metadata of a GGUF file, in the format's spelling.
 fn gguf_key(relative: &str) -> String {
@@ -306,7 +310,7 @@ enum Origin {
 /// A file's tensors under the names of PyTorch's files, and with those apart that diffusers has apart.
 fn in_pytorch_names(file: Checkpoint) -> (Checkpoint, Origin) {
     if !mindspore_names::are_in(file.names()) {
-        return (file.with_rows_split(fused_parts), Origin::PyTorch);
+        return (file.with_rows_split(other_names::usual_names), Origin::PyTorch);
     }
     let names = |stored: &str| {
         let name = mindspore_names::to_pytorch(stored);
@@ -325,6 +329,9 @@ fn check_is_model(checkpoint: &Checkpoint, origin: Origin) -> Result<TextEncoder
         "expected a whole model, found no tensor first_stage_model.*: it lacks the autoencoder"
     } else if has("conditioner.embedders.") {
         "expected a model with one text encoder, found Stable Diffusion XL's two, conditioner.embedders.*"
+    } else if has(UNET_LABELS) {
+        "expected a UNet without labels, found model.diffusion_model.label_emb.*: this is Stable Diffusion XL, unCLIP \
+         or an upscaler"
     } else if let Some(names) = TextEncoderNames::of(checkpoint, origin) {
         return Ok(names);
     } else {
