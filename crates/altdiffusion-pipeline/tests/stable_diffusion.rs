@@ -273,6 +273,14 @@ fn other_spellings_of_single_files_are_read() {
     }
 }
 
+/// Files that were converted from diffusers lack the layer that Stable Diffusion 2 does not use.
+#[test]
+fn the_unused_layer_may_be_missing() {
+    draw_respelled("sd2", "from_diffusers", |name, tensor| {
+        if name.contains("resblocks.3.") { Vec::new() } else { vec![(name, tensor)] }
+    });
+}
+
 /// Models that a single file may hold, but that are not drawn with.
 #[test]
 fn unets_with_labels_are_refused() {

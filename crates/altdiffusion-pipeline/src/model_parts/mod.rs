@@ -193,6 +193,7 @@ impl ModelParts {
                 &inferred::text_encoder(&checkpoint, text_encoder_names, origin)?,
             )?,
         };
+        let text_encoder_names = text_encoder_names.with_layers_of(&text_encoder_config)?;
         let scheduler = match known(SCHEDULER_CONFIG)? {
             Some(config) => config,
             None => {

@@ -4,18 +4,25 @@
 //! `transformer.`; those of Stable Diffusion 2 have OpenCLIP's after `model.`, with the projections of queries, keys
 //! and values as one matrix.
 
+use altclip_encoder::conditioner::ConditionerConfig;
 use altclip_encoder::open_clip_names;
 use model_files::checkpoint::Checkpoint;
+use model_files::source::FileData;
 
 use super::Origin;
 use super::names::index;
 use super::prefixed_tensors::PrefixedTensors;
+use crate::Result;
 
 /// The prefix of the text encoder's weights in a single file.
 pub(super) const PREFIX: &str = "cond_stage_model.";
 
 const TRANSFORMERS: &str = "transformer.";
 const OPEN_CLIP: &str = "model.";
+
+/// The layers that Stable Diffusion 2 uses of OpenCLIP's ViT-H: all but the last, which files converted from diffusers
+/// lack.
+pub(super) const USED_OF_VIT_H: usize = 23;
 
 /// The tensors outside the layers, in diffusers and in OpenCLIP.
 const TENSORS: [(&str, &str); 4] = [
@@ -47,11 +54,23 @@ impl TextEncoderNames {
         } else if is_there("model.transformer.resblocks.") {
             let layers = tensors.numbers("model.transformer.resblocks.").len();
             // The last layer is there, but Stable Diffusion 2 uses the one before; Wukong-Huahua uses all.
-            let unused = usize::from(origin == Origin::PyTorch);
+            let unused = usize::from(origin == Origin::PyTorch && layers != USED_OF_VIT_H);
             Some(Self::OpenClip { layers: layers.saturating_sub(unused) })
         } else {
             None
         }
+    }
+
+    /// The same names, for as many layers as the text encoder's configuration says.
+    ///
+    /// # Errors
+    /// If the configuration cannot be read.
+    pub(super) fn with_layers_of(self, config: &FileData) -> Result<Self> {
+        let Self::OpenClip { .. } = self else { return Ok(self) };
+        Ok(match ConditionerConfig::read(config)? {
+            ConditionerConfig::Clip(config) => Self::OpenClip { layers: config.encoder.num_hidden_layers },
+            ConditionerConfig::AltDiffusion(_) | ConditionerConfig::Bert(_) => self,
+        })
     }
 
     /// Maps a name in diffusers to that in the file.
