@@ -1,5 +1,6 @@
 //! Compares whole images with diffusers' `StableDiffusionPipeline`, for models with other text encoders than XLM-R.
 
+use altclip_encoder::open_clip_names;
 use altdiffusion_pipeline::{
     AltDiffusion, GenerateOptions, LoadOptions, Lora, ModelParts, PROMPT_TOKENS, PromptReading, Result,
     TextStates, TextualInversion,
@@ -271,6 +272,41 @@ fn other_spellings_of_single_files_are_read() {
             vec![(replaced.iter().fold(name, |name, (from, to)| name.replace(from, to)), tensor)]
         });
     }
+}
+
+/// stable-diffusion.cpp writes the text encoder under transformers' names, and linear projections as convolutions.
+#[test]
+fn the_names_and_shapes_of_stable_diffusion_cpp_are_read() {
+    const TOWER: &str = "cond_stage_model.transformer.text_model";
+    draw_respelled("sd2", "of_cpp", |name, tensor| {
+        if name.contains(".proj_in.weight") || name.contains(".proj_out.weight") {
+            let shape = [tensor.dims(), &[1, 1]].concat();
+            return vec![(name, tensor.reshape(shape.get(..4).unwrap()).unwrap())];
+        }
+        let Some(of_tower) = name.strip_prefix("cond_stage_model.model.") else {
+            return vec![(name, tensor)];
+        };
+        let Some((layer, own)) =
+            of_tower.strip_prefix("transformer.resblocks.").and_then(|rest| rest.split_once('.'))
+        else {
+            let tensor_name = match of_tower {
+                "token_embedding.weight" => "embeddings.token_embedding.weight",
+                "positional_embedding" => "embeddings.position_embedding.weight",
+                "ln_final.weight" => "final_layer_norm.weight",
+                "ln_final.bias" => "final_layer_norm.bias",
+                _ => return Vec::new(),
+            };
+            return vec![(format!("{TOWER}.{tensor_name}"), tensor)];
+        };
+        let parts = open_clip_names::fused_parts(&format!(".{own}"));
+        let parts = if parts.is_empty() { vec![format!(".{own}")] } else { parts };
+        let rows = tensor.chunk(parts.len(), 0).unwrap();
+        let named = parts.iter().zip(rows).map(|(part, rows)| {
+            let own = open_clip_names::to_transformers(part.trim_start_matches('.')).unwrap();
+            (format!("{TOWER}.encoder.layers.{layer}.{own}"), rows.contiguous().unwrap())
+        });
+        named.collect()
+    });
 }
 
 /// Files that were converted from diffusers lack the layer that Stable Diffusion 2 does not use.

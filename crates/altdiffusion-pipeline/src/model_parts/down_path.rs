@@ -5,8 +5,9 @@ use crate::{PerBlock, Result};
 
 /// Heads per level in Stable Diffusion 1.
 const SD1_HEADS: usize = 8;
-/// Channels per head in Stable Diffusion 2.
+/// Channels per head in Stable Diffusion 2, and the width of its prompts.
 const SD2_HEAD_CHANNELS: usize = 64;
+const SD2_CROSS_ATTENTION_DIM: usize = 1024;
 
 /// What the shapes reveal about a downsampling path and its middle, for a UNet or a ControlNet.
 pub(crate) struct DownPath {
@@ -89,7 +90,8 @@ impl DownPath {
     }
 
     pub(crate) fn heads(&self, tensors: &PrefixedTensors, what: &str) -> Result<PerBlock<usize>> {
-        if !self.use_linear_projection {
+        // stable-diffusion.cpp writes the linear projections of Stable Diffusion 2 as convolutions.
+        if !self.use_linear_projection && self.cross_attention_dim != SD2_CROSS_ATTENTION_DIM {
             return Ok(PerBlock::Same(SD1_HEADS));
         }
         let heads = |width: &usize| tensors.heads(what, *width, SD2_HEAD_CHANNELS);

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::Origin;
 use super::down_path::DownPath;
 use super::prefixed_tensors::PrefixedTensors;
-use super::text_encoder_names::{self, TextEncoderNames};
+use super::text_encoder_names::{self, TextEncoderNames, USED_OF_VIT_H};
 use super::{unet_names, vae_names};
 use crate::config::LARGEST_SIZE;
 use crate::unet::UNet2DConditionConfig;
@@ -24,6 +24,9 @@ use crate::{Error, PerBlock, Result};
 const TEXT_HEAD_CHANNELS: usize = 64;
 /// BERT's word embeddings, which distinguish it from CLIP.
 const BERT_WORDS: &str = "transformer.embeddings.word_embeddings";
+/// The tower of CLIP, and its word embeddings.
+const CLIP_TOWER: &str = "transformer.text_model";
+const CLIP_WORDS: &str = "transformer.text_model.embeddings.token_embedding.weight";
 /// The width of OpenCLIP's ViT-H, the tower of Stable Diffusion 2.
 const OPEN_CLIP_WIDTH: usize = 1024;
 /// Side of the latents that the models were trained on.
@@ -72,10 +75,16 @@ pub(super) fn unet(checkpoint: &Checkpoint, origin: Origin) -> Result<UNet2DCond
     })
 }
 
-/// Whether a file holds a model of the kind of Stable Diffusion 2.
+/// Whether a file holds a model of the kind of Stable Diffusion 2, under OpenCLIP's names or transformers'.
 fn is_second(checkpoint: &Checkpoint, origin: Origin) -> bool {
-    let names = TextEncoderNames::of(checkpoint, origin);
-    origin == Origin::PyTorch && matches!(names, Some(TextEncoderNames::OpenClip { .. }))
+    let tensors = PrefixedTensors { checkpoint, prefix: text_encoder_names::PREFIX };
+    match TextEncoderNames::of(checkpoint, origin) {
+        Some(TextEncoderNames::OpenClip { .. }) => origin == Origin::PyTorch,
+        Some(TextEncoderNames::Transformers) => {
+            tensors.size(CLIP_WORDS, 1).is_ok_and(|width| width == OPEN_CLIP_WIDTH)
+        }
+        Some(TextEncoderNames::AltDiffusion) | None => false,
+    }
 }
 
 /// Infers `vae/config.json`. Wukong-Huahua has a decoder only.
@@ -146,21 +155,23 @@ pub(super) fn alt_diffusion(checkpoint: &Checkpoint) -> Result<TextEncoderConfig
     })
 }
 
-/// Infers the configuration of CLIP's text tower in Stable Diffusion 1.
+/// Infers the configuration of CLIP's text tower in Stable Diffusion 1, or of OpenCLIP's under the same names, as
+/// stable-diffusion.cpp writes it.
 fn clip(tensors: &PrefixedTensors) -> Result<Value> {
-    let tower = "transformer.text_model";
-    let words = format!("{tower}.embeddings.token_embedding.weight");
-    let hidden_size = tensors.size(&words, 1)?;
+    let hidden_size = tensors.size(CLIP_WORDS, 1)?;
+    let is_open_clip = hidden_size == OPEN_CLIP_WIDTH;
+    let layers = tensors.numbers(&format!("{CLIP_TOWER}.encoder.layers.")).len();
+    let positions = format!("{CLIP_TOWER}.embeddings.position_embedding.weight");
     Ok(json!({
         "architectures": ["CLIPTextModel"],
         // OpenAI's towers have it, OpenCLIP's the exact function.
-        "hidden_act": if hidden_size == OPEN_CLIP_WIDTH { "gelu" } else { "quick_gelu" },
+        "hidden_act": if is_open_clip { "gelu" } else { "quick_gelu" },
         "hidden_size": hidden_size,
-        "intermediate_size": tensors.size(&format!("{tower}.encoder.layers.0.mlp.fc1.weight"), 0)?,
-        "max_position_embeddings": tensors.size(&format!("{tower}.embeddings.position_embedding.weight"), 0)?,
+        "intermediate_size": tensors.size(&format!("{CLIP_TOWER}.encoder.layers.0.mlp.fc1.weight"), 0)?,
+        "max_position_embeddings": tensors.size(&positions, 0)?,
         "num_attention_heads": tensors.heads("the text encoder", hidden_size, TEXT_HEAD_CHANNELS)?,
-        "num_hidden_layers": tensors.numbers(&format!("{tower}.encoder.layers.")).len(),
-        "vocab_size": tensors.size(&words, 0)?,
+        "num_hidden_layers": if is_open_clip { layers.min(USED_OF_VIT_H) } else { layers },
+        "vocab_size": tensors.size(CLIP_WORDS, 0)?,
     }))
 }
 

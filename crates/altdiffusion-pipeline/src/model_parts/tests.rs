@@ -104,6 +104,17 @@ fn configurations_are_told_from_shapes() -> TestResult {
         let expected = UNet2DConditionConfig { other: Default::default(), sample_size, ..golden.config };
         assert_eq!(found, expected, "{name}");
     }
+    // stable-diffusion.cpp makes convolutions of the linear projections.
+    let golden_second: Golden<UNet2DConditionConfig> = golden("sd2")?;
+    let mut tensors = prefixed(unet_names::PREFIX, &golden_second.names);
+    for (name, shape) in &mut tensors {
+        if name.ends_with(".proj_in.weight") || name.ends_with(".proj_out.weight") {
+            shape.resize(4, 1);
+        }
+    }
+    let found = inferred::unet(&checkpoint(&tensors)?, Origin::PyTorch)?;
+    assert_eq!(found.attention_head_dim, golden_second.config.attention_head_dim);
+    assert!(!found.use_linear_projection);
     let golden: Golden<AutoencoderKlConfig> = golden("vae")?;
     let found = inferred::vae(&checkpoint(&prefixed(vae_names::PREFIX, &golden.names))?)?;
     assert_eq!(found, AutoencoderKlConfig { other: Default::default(), ..golden.config });
@@ -162,6 +173,13 @@ fn text_encoders_are_told_from_names_and_shapes() -> TestResult {
         [second.clone(), of_layers("model.transformer.resblocks", layers, "mlp.c_fc.weight", &[4096, 1024])]
             .concat()
     };
+    // The second as stable-diffusion.cpp names it.
+    let renamed = vec![
+        (format!("{clip}.embeddings.token_embedding.weight"), vec![49_408, 1024]),
+        (format!("{clip}.embeddings.position_embedding.weight"), vec![77, 1024]),
+    ];
+    let renamed =
+        [renamed, of_layers(&format!("{clip}.encoder.layers"), 24, "mlp.fc1.weight", &[4096, 1024])].concat();
     let taiyi = vec![
         (format!("{bert}.word_embeddings.weight"), vec![21_128, 768]),
         (format!("{bert}.position_embeddings.weight"), vec![512, 768]),
@@ -174,6 +192,7 @@ fn text_encoders_are_told_from_names_and_shapes() -> TestResult {
         (with_layers(24), "CLIPTextModel", "gelu", [1024, 16, 23, 77]),
         // Without it, as diffusers' script writes them.
         (with_layers(23), "CLIPTextModel", "gelu", [1024, 16, 23, 77]),
+        (renamed, "CLIPTextModel", "gelu", [1024, 16, 23, 77]),
         ([taiyi, layers].concat(), "BertModel", "gelu", [768, 12, 12, 512]),
     ] {
         let tensors: Vec<_> = tensors
@@ -190,8 +209,7 @@ fn text_encoders_are_told_from_names_and_shapes() -> TestResult {
         assert_eq!(found["num_hidden_layers"], layers, "{found}");
         assert_eq!(found["num_attention_heads"], heads, "{found}");
         assert_eq!(found.get("hidden_act").unwrap_or(&"gelu".into()), activation, "{found}");
-        let is_second = matches!(names, TextEncoderNames::OpenClip { .. });
-        let prediction = if is_second { "v_prediction" } else { "epsilon" };
+        let prediction = if width == 1024 { "v_prediction" } else { "epsilon" };
         assert_eq!(inferred::scheduler(&file, Origin::PyTorch)?["prediction_type"], prediction);
     }
     Ok(())

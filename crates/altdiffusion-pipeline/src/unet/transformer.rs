@@ -79,10 +79,15 @@ enum Projection {
 
 impl Projection {
     fn new(channels: usize, linear: bool, vb: VarBuilder) -> Result<Self> {
-        Ok(match linear {
-            true => Self::Linear(Linear::new(channels, channels, true, vb)?),
-            false => Self::Conv2d(Conv2d::new(channels, channels, 1, same_size(1), vb)?),
-        })
+        let convolution = |vb| Conv2d::new(channels, channels, 1, same_size(1), vb).map(Self::Conv2d);
+        if !linear {
+            return convolution(vb);
+        }
+        match Linear::new(channels, channels, true, vb.clone()) {
+            Ok(linear) => Ok(Self::Linear(linear)),
+            // stable-diffusion.cpp stores both kinds as convolutions.
+            Err(error) => convolution(vb).map_err(|_| error),
+        }
     }
 
     /// (batch, height, width, channels) → the same
