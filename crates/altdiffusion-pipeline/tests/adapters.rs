@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, LoadOptions, Lora, ModelParts, TextualInversion};
+use altdiffusion_pipeline::{
+    AltDiffusion, GenerateOptions, LoadOptions, Lora, ModelParts, PromptReading, TextualInversion,
+};
 use candle_core::{DType, Device, Tensor, safetensors};
 use model_files::source::ModelSource;
 use serde::Deserialize;
@@ -53,6 +55,46 @@ fn load(model: &str, loras: Vec<(Lora, f64)>) -> altdiffusion_pipeline::Result<A
 fn draw(pipeline: &AltDiffusion) -> altdiffusion_pipeline::Result<Tensor> {
     let options = GenerateOptions::new("一只猫").steps(2).guidance_scale(2.0);
     Ok(pipeline.generate(&options.initial_latents(normal(1, &[1, 4, 4, 4])))?.latents)
+}
+
+/// PEFT saves each part in a folder of its own, and names none.
+#[test]
+fn a_lora_that_peft_saved_of_a_text_encoder_changes_it() -> TestResult {
+    const MODEL: &str = "conditioners/sd1";
+    let folder = tempfile::tempdir()?;
+    let whole = golden("conditioners/sd1_lora.safetensors");
+    let mut of_peft = HashMap::new();
+    for (name, tensor) in safetensors::load(&whole, &Device::Cpu)? {
+        let (layer, role) = name.split_once('.').ok_or("a name without a role")?;
+        let path = match layer {
+            "lora_te_text_model_encoder_layers_0_self_attn_q_proj" => "layers.0.self_attn.q_proj",
+            "lora_te_text_model_encoder_layers_2_mlp_fc1" => "layers.2.mlp.fc1",
+            other => return Err(format!("an unexpected layer {other}").into()),
+        };
+        let role = match role {
+            "lora_down.weight" => "lora_A.weight",
+            "lora_up.weight" => "lora_B.weight",
+            _ => continue,
+        };
+        of_peft.insert(format!("base_model.model.text_model.encoder.{path}.{role}"), tensor);
+    }
+    safetensors::save(&of_peft, folder.path().join("adapter_model.safetensors"))?;
+    let config = r#"{"peft_type": "LORA", "r": 2, "lora_alpha": 4}"#;
+    std::fs::write(folder.path().join("adapter_config.json"), config)?;
+
+    let states = |lora: Lora| -> TestResult<Tensor> {
+        let pipeline = load(MODEL, vec![(lora, 0.5)])?;
+        Ok(pipeline.encode_texts(PromptReading::Plain, &["a small dog"])?.hidden_states().clone())
+    };
+    let of_peft = Lora::open(path(folder.path())?)?;
+    let expected = states(Lora::open(path(&whole)?)?)?;
+    assert_eq!(relative_error(&states(of_peft.clone())?, &expected), 0.0);
+    // What changes the text encoder alone can be left out.
+    let plain = load(MODEL, Vec::new())?;
+    let plain = plain.encode_texts(PromptReading::Plain, &["a small dog"])?.hidden_states().clone();
+    assert_eq!(relative_error(&states(of_peft.without_text_encoder())?, &plain), 0.0);
+    assert!(relative_error(&expected, &plain) > 1e-3);
+    Ok(())
 }
 
 #[test]

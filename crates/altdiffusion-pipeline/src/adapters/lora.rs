@@ -24,6 +24,10 @@ const FILE_NAMES: [&str; 4] = [
 ];
 const PEFT_NAME: &str = "adapter_model";
 
+/// Beginnings of layers in text encoders (XLM-R, CLIP and BERT), by which they are known in files that name no part.
+const TEXT_ENCODER_LAYERS: [&str; 5] =
+    ["roberta_", "transformation", "text_model_", "encoder_layer_", "embeddings_"];
+
 /// A LoRA (Hu et al. 2021, <https://arxiv.org/abs/2106.09685>) or a relative of it: changes to the weights of an
 /// AltDiffusion model, and the words that may come with them.
 ///
@@ -35,8 +39,6 @@ pub struct Lora {
     name: String,
     unet: BTreeMap<String, LayerChanges>,
     text_encoder: BTreeMap<String, LayerChanges>,
-    /// Layers that the file does not assign to a part.
-    unknown: BTreeMap<String, LayerChanges>,
     words: Vec<TextualInversion>,
     /// The model it was made for, according to the file.
     made_for: Option<String>,
@@ -79,7 +81,6 @@ impl Lora {
             name: name.to_owned(),
             unet: BTreeMap::new(),
             text_encoder: BTreeMap::new(),
-            unknown: BTreeMap::new(),
             words: in_bundle(name, file)?,
             made_for: unsupported::said_model(&metadata),
         };
@@ -88,9 +89,16 @@ impl Lora {
             let layers = match target {
                 TargetModel::UNet => &mut lora.unet,
                 TargetModel::TextEncoder => &mut lora.text_encoder,
-                TargetModel::Unknown => &mut lora.unknown,
+                // As PEFT saves a text encoder.
+                TargetModel::Unknown if is_of_text_encoder(&layer) => &mut lora.text_encoder,
+                // As diffusers reads a file without prefixes.
+                TargetModel::Unknown => &mut lora.unet,
             };
-            layers.insert(layer, changes);
+            if layers.insert(layer.clone(), changes).is_some() {
+                let problem =
+                    format!("layer {layer}: found changes with the name of a part and without, expected one");
+                return Err(Error::content(name, problem));
+            }
         }
         if lora.layers() == 0 && lora.words.is_empty() {
             return Err(Error::content(name, "expected a LoRA, found no tensors"));
@@ -114,7 +122,7 @@ impl Lora {
 
     /// The number of layers that it changes.
     pub fn layers(&self) -> usize {
-        self.unet.len() + self.text_encoder.len() + self.unknown.len()
+        self.unet.len() + self.text_encoder.len()
     }
 
     /// The words in its file, which were learned with it.
@@ -127,22 +135,19 @@ impl Lora {
         self.made_for.as_deref()
     }
 
-    /// The changes to the UNet. Layers that are not assigned to a part belong to the UNet, as in diffusers, unless
-    /// all are XLM-R's.
+    /// The changes to the UNet.
     pub(super) fn of_unet(&self) -> impl Iterator<Item = (&String, &LayerChanges)> {
-        let unknown = (!self.unknown_is_text_encoder()).then_some(&self.unknown);
-        self.unet.iter().chain(unknown.into_iter().flatten())
+        self.unet.iter()
     }
 
     /// The changes to the text encoder.
     pub(super) fn of_text_encoder(&self) -> impl Iterator<Item = (&String, &LayerChanges)> {
-        let unknown = self.unknown_is_text_encoder().then_some(&self.unknown);
-        self.text_encoder.iter().chain(unknown.into_iter().flatten())
+        self.text_encoder.iter()
     }
+}
 
-    fn unknown_is_text_encoder(&self) -> bool {
-        self.unknown.keys().all(|layer| layer.starts_with("roberta_") || layer.starts_with("transformation"))
-    }
+fn is_of_text_encoder(layer: &str) -> bool {
+    TEXT_ENCODER_LAYERS.iter().any(|beginning| layer.starts_with(beginning))
 }
 
 /// PEFT's configurations for a file.
