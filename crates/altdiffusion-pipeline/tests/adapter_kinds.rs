@@ -316,6 +316,7 @@ fn adapters_for_other_models_are_named() -> TestResult {
     let matrix = normal(1, &[4, 4]);
     for (tensor, problem) in [
         ("lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_up.weight", "for Stable Diffusion XL or 3"),
+        ("text_encoders.clip_g.transformer.text_model.x.lora_up.weight", "for Stable Diffusion XL or 3"),
         ("unet.add_embedding.linear_1.lora_A.weight", "for Stable Diffusion XL"),
         ("transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight", "for FLUX"),
         ("lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight", "for FLUX"),

@@ -134,9 +134,12 @@ const PROCESSOR_ENDINGS: [(&str, TensorRole); 3] = [
 ];
 
 /// Prefixes of names and the model they belong to.
-const BEGINNINGS: [(&str, TargetModel); 9] = [
+const BEGINNINGS: [(&str, TargetModel); 11] = [
     ("unet.", TargetModel::UNet),
     ("text_encoder.", TargetModel::TextEncoder),
+    // ComfyUI, for the towers of Stable Diffusion 1 and 2.
+    ("text_encoders.clip_l.transformer.", TargetModel::TextEncoder),
+    ("text_encoders.clip_h.transformer.", TargetModel::TextEncoder),
     ("lora_unet_", TargetModel::UNet),
     ("lora_te_", TargetModel::TextEncoder),
     ("lora_te1_", TargetModel::TextEncoder),
@@ -147,15 +150,17 @@ const BEGINNINGS: [(&str, TargetModel); 9] = [
     ("", TargetModel::Unknown),
 ];
 
-/// PEFT's prefix around a model, and its name for an adapter without one.
+/// PEFT's prefix around a model, and the names for an adapter without one: PEFT's, and diffusers' for the first.
 const PEFT_PREFIX: &str = "base_model.model.";
-const PEFT_ADAPTER: &str = ".default";
+const PEFT_ADAPTERS: [&str; 2] = [".default", ".default_0"];
 const PEFT_SAVED: &str = ".modules_to_save.";
 
 /// Parses the name of a tensor; `None` if it belongs to no supported adapter.
 pub(super) fn parse(name: &str) -> Option<AdapterName> {
-    let name = name.strip_suffix(PEFT_ADAPTER).unwrap_or(name);
-    let name = name.replace(PEFT_SAVED, ".").replace(&format!("{PEFT_ADAPTER}."), ".");
+    let name = PEFT_ADAPTERS.iter().find_map(|adapter| name.strip_suffix(adapter)).unwrap_or(name);
+    let name = PEFT_ADAPTERS
+        .iter()
+        .fold(name.replace(PEFT_SAVED, "."), |name, adapter| name.replace(&format!("{adapter}."), "."));
     let (path, role) = path_and_role(&name)?;
     // PEFT's prefix can stand before or after diffusers'.
     let path = path.strip_prefix(PEFT_PREFIX).unwrap_or(&path);
@@ -200,6 +205,16 @@ mod tests {
             (
                 format!("unet.base_model.model.{path}.to_out.0.lora_B.weight"),
                 TargetModel::UNet,
+                TensorRole::LoraUp,
+            ),
+            (
+                format!("unet.{path}.to_out.0.lora_A.default_0.weight"),
+                TargetModel::UNet,
+                TensorRole::LoraDown,
+            ),
+            (
+                format!("text_encoders.clip_l.transformer.{path}.to_out.0.lora_up.weight"),
+                TargetModel::TextEncoder,
                 TensorRole::LoraUp,
             ),
             (format!("unet.{path}.to_out.0.lora.down.weight"), TargetModel::UNet, TensorRole::LoraDown),

@@ -27,8 +27,9 @@ const KINDS: [(&str, &str); 20] = [
 ];
 
 /// Prefixes of names that no AltDiffusion has, and the models that have them.
-const BEGINNINGS: [(&str, &str); 8] = [
+const BEGINNINGS: [(&str, &str); 9] = [
     ("lora_te2_", "Stable Diffusion XL or 3"),
+    ("text_encoders.clip_g.", "Stable Diffusion XL or 3"),
     ("lora_te3_", "Stable Diffusion 3"),
     ("text_encoder_2.", "Stable Diffusion XL, Stable Diffusion 3 or FLUX"),
     ("lora_prior_unet_", "Stable Cascade"),
