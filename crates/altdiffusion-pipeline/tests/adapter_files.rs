@@ -86,6 +86,7 @@ fn words_are_found_in_every_form() -> TestResult {
         (vec![("string_to_param.*", &two), ("string_to_token.*", &step)], vec![("cat", 2)]),
         (vec![("string_to_param.a b", &one)], vec![("cat", 1)]),
         (vec![("clip_l", &two)], vec![("cat", 2)]),
+        (vec![("text_encoders_0", &two)], vec![("cat", 2)]),
         (vec![("*", &one)], vec![("cat", 1)]),
         // diffusers.
         (vec![("<cat-toy>", &one)], vec![("<cat-toy>", 1)]),
@@ -118,6 +119,10 @@ fn what_holds_no_words_is_refused() -> TestResult {
     for (tensors, problem) in [
         (vec![("clip_l", &one), ("clip_g", &one)], "for the two text encoders of Stable Diffusion XL"),
         (vec![("clip_g", &one)], "for the two text encoders of Stable Diffusion XL"),
+        (
+            vec![("text_encoders_0", &one), ("text_encoders_1", &one)],
+            "for the two text encoders of Stable Diffusion XL",
+        ),
         (
             vec![("string_to_param.a", &one), ("string_to_param.b", &one)],
             "of one word, found the keys [\"a\", \"b\"]",

@@ -12,12 +12,12 @@ use crate::{Error, Result};
 /// The file names of a textual inversion in a directory or repository.
 const FILE_NAMES: [&str; 2] = ["learned_embeds.safetensors", "learned_embeds.bin"];
 
-/// Tensor names that web interfaces, and the original program of textual inversion, use for every word; the word is
-/// then the file's name.
-const WEBUI_TENSORS: [&str; 3] = ["emb_params", "clip_l", "*"];
+/// Tensor names that web interfaces, the original program of textual inversion, and diffusers' first script for pivotal
+/// tuning use for every word; the word is then the file's name.
+const WEBUI_TENSORS: [&str; 4] = ["emb_params", "clip_l", "*", "text_encoders_0"];
 const WEBUI_PARAMETERS: &str = "string_to_param.";
-/// The tensor for the second text encoder of Stable Diffusion XL.
-const OF_SDXL: &str = "clip_g";
+/// The tensor for the second text encoder of Stable Diffusion XL, in web interfaces and that script.
+const OF_SDXL: [&str; 2] = ["clip_g", "text_encoders_1"];
 
 /// The prefix of words that come in a LoRA's file: `bundle_emb.NAME.…`.
 const BUNDLE: &str = "bundle_emb.";
@@ -154,10 +154,11 @@ fn words_of(
     file_word: &str,
     tensors: &BTreeMap<String, String>,
 ) -> std::result::Result<Vec<WordTensor>, String> {
-    if tensors.contains_key(OF_SDXL) {
-        return Err("it was learned for the two text encoders of Stable Diffusion XL (clip_l, clip_g), expected one for \
-                    a single text encoder"
-            .to_owned());
+    if let Some(second) = OF_SDXL.iter().find(|second| tensors.contains_key(**second)) {
+        return Err(format!(
+            "it was learned for the two text encoders of Stable Diffusion XL (the tensor {second}), expected one for a single \
+             text encoder"
+        ));
     }
     let nameless = |tensor: &String| Ok(vec![(file_word.to_owned(), tensor.clone())]);
     if let Some(tensor) = WEBUI_TENSORS.iter().find_map(|name| tensors.get(*name)) {
