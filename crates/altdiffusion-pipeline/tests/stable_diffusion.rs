@@ -239,27 +239,34 @@ fn single_files_are_the_same_models() {
     }
 }
 
-/// Draws what a single file of `model` draws, with each of its tensors as `respelled`.
-fn draw_respelled(model: &str, what: &str, respelled: impl Fn(String, Tensor) -> Vec<(String, Tensor)>) {
+/// Writes the single file of `model` with each of its tensors as `respelled`.
+fn respell(model: &str, file: &Path, respelled: impl Fn(String, Tensor) -> Vec<(String, Tensor)>) {
     let stored: HashMap<String, Tensor> =
         tensors(model).into_iter().flat_map(|(name, tensor)| respelled(name, tensor)).collect();
-    let place = tempfile::tempdir().unwrap();
-    let file = place.path().join(format!("{what}.safetensors"));
-    safetensors::save(&stored, &file).unwrap();
-    let parts = ModelParts::in_single_file(&file, Some(&source(model))).unwrap();
-    let pipeline = AltDiffusion::load(parts, LoadOptions::default()).unwrap();
-    draw(model, &pipeline, &tensors("golden"));
+    safetensors::save(&stored, file).unwrap();
+}
+
+/// Leaves out the tensors with `part` in their names.
+fn without(part: &str) -> impl Fn(String, Tensor) -> Vec<(String, Tensor)> {
+    move |name, tensor| if name.contains(part) { Vec::new() } else { vec![(name, tensor)] }
+}
+
+/// Draws what the model in folders draws with such a file.
+fn draw_respelled(model: &str, respelled: impl Fn(String, Tensor) -> Vec<(String, Tensor)>) {
+    let file = tempfile::Builder::new().suffix(".safetensors").tempfile().unwrap();
+    respell(model, file.path(), respelled);
+    let parts = ModelParts::in_single_file(file.path(), Some(&source(model))).unwrap();
+    draw(model, &AltDiffusion::load(parts, LoadOptions::default()).unwrap(), &tensors("golden"));
 }
 
 /// Names that programs other than the original one write.
 #[test]
 fn other_spellings_of_single_files_are_read() {
-    for (model, spelling, replaced) in [
-        ("sd1", "without_tower", &[("transformer.text_model.", "transformer.")][..]),
-        ("sd2", "of_turbo", &[("cond_stage_model.", "conditioner.embedders.0.")]),
+    for (model, replaced) in [
+        ("sd1", &[("transformer.text_model.", "transformer.")][..]),
+        ("sd2", &[("cond_stage_model.", "conditioner.embedders.0.")]),
         (
             "sd1",
-            "diffusers_vae",
             &[
                 (".attn_1.q.", ".attn_1.to_q."),
                 (".attn_1.k.", ".attn_1.to_k."),
@@ -268,7 +275,7 @@ fn other_spellings_of_single_files_are_read() {
             ],
         ),
     ] {
-        draw_respelled(model, spelling, |name, tensor| {
+        draw_respelled(model, |name, tensor| {
             vec![(replaced.iter().fold(name, |name, (from, to)| name.replace(from, to)), tensor)]
         });
     }
@@ -278,7 +285,7 @@ fn other_spellings_of_single_files_are_read() {
 #[test]
 fn the_names_and_shapes_of_stable_diffusion_cpp_are_read() {
     const TOWER: &str = "cond_stage_model.transformer.text_model";
-    draw_respelled("sd2", "of_cpp", |name, tensor| {
+    draw_respelled("sd2", |name, tensor| {
         if name.contains(".proj_in.weight") || name.contains(".proj_out.weight") {
             let shape = [tensor.dims(), &[1, 1]].concat();
             return vec![(name, tensor.reshape(shape.get(..4).unwrap()).unwrap())];
@@ -312,21 +319,33 @@ fn the_names_and_shapes_of_stable_diffusion_cpp_are_read() {
 /// Files that were converted from diffusers lack the layer that Stable Diffusion 2 does not use.
 #[test]
 fn the_unused_layer_may_be_missing() {
-    draw_respelled("sd2", "from_diffusers", |name, tensor| {
-        if name.contains("resblocks.3.") { Vec::new() } else { vec![(name, tensor)] }
-    });
+    draw_respelled("sd2", without("resblocks.3."));
+}
+
+/// A file without an autoencoder is drawn and converted with that of the model beside it.
+#[test]
+fn the_autoencoder_may_come_from_beside() {
+    draw_respelled("sd1", without("first_stage_model."));
+    let place = tempfile::tempdir().unwrap();
+    let (file, whole) = (place.path().join("unet.safetensors"), place.path().join("whole.safetensors"));
+    respell("sd1", &file, without("first_stage_model."));
+    let parts = ModelParts::in_single_file(&file, Some(&source("sd1"))).unwrap();
+    assert_eq!(parts.weights().len(), 2);
+    parts.write_single_file(&whole, None, &mut |_, _| ControlFlow::Continue(())).unwrap();
+    let parts = ModelParts::in_single_file(&whole, Some(&source("sd1"))).unwrap();
+    assert_eq!(parts.weights().len(), 1);
+    draw("sd1", &AltDiffusion::load(parts, LoadOptions::default()).unwrap(), &tensors("golden"));
+
+    let error = ModelParts::in_single_file(&file, None).err().unwrap().to_string();
+    assert!(error.contains("lacks the autoencoder") && !error.contains('\n'), "{error}");
 }
 
 /// Models that a single file may hold, but that are not drawn with.
 #[test]
 fn unets_with_labels_are_refused() {
-    let place = tempfile::tempdir().unwrap();
-    let file = place.path().join("unclip.safetensors");
-    let mut stored = tensors("sd2");
-    let label = Tensor::zeros(4, DType::F32, &Device::Cpu).unwrap();
-    stored.insert("model.diffusion_model.label_emb.0.0.bias".to_owned(), label);
-    safetensors::save(&stored, &file).unwrap();
-    let error = ModelParts::in_single_file(&file, Some(&source("sd2"))).err().unwrap().to_string();
+    let file = tempfile::Builder::new().suffix(".safetensors").tempfile().unwrap();
+    respell("sd2", file.path(), |name, tensor| vec![(name.replace("time_embed.", "label_emb."), tensor)]);
+    let error = ModelParts::in_single_file(file.path(), Some(&source("sd2"))).err().unwrap().to_string();
     assert!(error.contains("label_emb") && !error.contains('\n'), "{error}");
 }
 

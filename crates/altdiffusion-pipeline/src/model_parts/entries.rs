@@ -10,7 +10,7 @@ use super::number_types::choose;
 use super::text_encoder_names::TextEncoderNames;
 use super::unet_names::{self, UNetNames};
 use super::vae_names::{self, VaeNames, name_of_today, shape_in_ldm};
-use super::{ModelParts, PartFiles, PartKind, SAFETY_CHECKER, UPSCALER};
+use super::{ModelParts, PartFiles, PartKind, SAFETY_CHECKER, SingleFile, UPSCALER};
 use crate::Result;
 
 /// A tensor of a part.
@@ -87,7 +87,7 @@ impl ModelParts {
 
     /// The tensors of all parts, and the names of those that belong to none.
     pub(super) fn entries(&self) -> Result<Entries<'_>> {
-        let Some((single, text_encoder_names)) = &self.single else {
+        let Some(SingleFile { checkpoint: single, text_encoder_names, has_vae }) = &self.single else {
             let parts = [&self.text_encoder, &self.unet, &self.vae];
             return Ok(Entries {
                 text_encoder: in_folder(&self.text_encoder, str::to_owned),
@@ -99,7 +99,8 @@ impl ModelParts {
         let unet_names = UNetNames::new(&parse_json(&self.unet.config)?)?;
         let vae_names = VaeNames::new(&parse_json(&self.vae.config)?);
         let left_out = unreadable(single).collect();
-        let mut entries = Entries { text_encoder: Vec::new(), unet: Vec::new(), vae: Vec::new(), left_out };
+        let vae = if *has_vae { Vec::new() } else { in_folder(&self.vae, name_of_today) };
+        let mut entries = Entries { text_encoder: Vec::new(), unet: Vec::new(), vae, left_out };
         for stored in single.names() {
             let (part, list, name) = if let Some(name) = stored.strip_prefix(unet_names::PREFIX) {
                 (&self.unet, &mut entries.unet, unet_names.to_diffusers(name))

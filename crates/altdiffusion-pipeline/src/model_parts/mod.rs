@@ -46,6 +46,7 @@ use vae_names::VaeNames;
 
 pub(crate) const TEXT_ENCODER_CONFIG: &str = "text_encoder/config.json";
 pub(crate) const UNET_CONFIG: &str = "unet/config.json";
+const VAE: &str = "vae";
 pub(crate) const VAE_CONFIG: &str = "vae/config.json";
 const IMAGE_ENCODER: &str = "image_encoder";
 const IMAGE_ENCODER_CONFIG: &str = "image_encoder/config.json";
@@ -94,9 +95,17 @@ pub struct ModelParts {
     /// Where the tokenizer is, if there is one.
     pub(crate) tokenizer: Option<ModelSource>,
     /// The single file, if it is one.
-    single: Option<(Checkpoint, TextEncoderNames)>,
+    single: Option<SingleFile>,
     /// Weights of the text encoder that are not written in int8.
     not_in_int8: BTreeSet<String>,
+}
+
+/// A file that holds a model, or all of it but the autoencoder.
+#[derive(Debug)]
+struct SingleFile {
+    checkpoint: Checkpoint,
+    text_encoder_names: TextEncoderNames,
+    has_vae: bool,
 }
 
 /// A part's configuration, and its weights under diffusers' names.
@@ -111,6 +120,13 @@ pub(crate) struct PartFiles {
 pub(crate) struct SafetyCheckerFiles {
     pub checker: PartFiles,
     pub feature_extractor: FileData,
+}
+
+impl PartFiles {
+    /// Finds a part in a model in folders.
+    fn of(source: &ModelSource, config: &str, folder: &str) -> Result<Self> {
+        Ok(Self { config: source.read(config)?, weights: Checkpoint::open(source, folder)? })
+    }
 }
 
 impl SafetyCheckerFiles {
@@ -132,9 +148,7 @@ impl ModelParts {
     /// # Errors
     /// If a part is missing or damaged.
     pub fn in_folders(source: &ModelSource) -> Result<Self> {
-        let part = |config, folder| -> Result<PartFiles> {
-            Ok(PartFiles { config: source.read(config)?, weights: Checkpoint::open(source, folder)? })
-        };
+        let part = |config, folder| PartFiles::of(source, config, folder);
         let optional_part = |config, folder| -> Result<Option<PartFiles>> {
             let Some(config) = source.read_optional(config)? else { return Ok(None) };
             Ok(Some(PartFiles { config, weights: Checkpoint::open(source, folder)? }))
@@ -144,7 +158,7 @@ impl ModelParts {
             scheduler: source.read(SCHEDULER_CONFIG)?,
             text_encoder: part(TEXT_ENCODER_CONFIG, "text_encoder")?,
             unet: part(UNET_CONFIG, "unet")?,
-            vae: part(VAE_CONFIG, "vae")?,
+            vae: part(VAE_CONFIG, VAE)?,
             upscaler: optional_part(UPSCALER_CONFIG, UPSCALER)?,
             safety: SafetyCheckerFiles::of(source)?,
             image_encoder: optional_part(IMAGE_ENCODER_CONFIG, IMAGE_ENCODER)?,
@@ -159,13 +173,15 @@ impl ModelParts {
     /// and Taiyi.
     ///
     /// Configurations come from the file itself, if it was converted by this crate, or from `beside`, a model in
-    /// folders, or else from the tensors' shapes. The tokenizer and the safety checker always come from `beside`.
+    /// folders, or else from the tensors' shapes. The tokenizer and the safety checker always come from `beside`, and the
+    /// autoencoder if the file has none.
     ///
     /// # Errors
     /// If the file is damaged, or not such a model.
     pub fn in_single_file(path: &Path, beside: Option<&ModelSource>) -> Result<Self> {
         let (checkpoint, origin) = in_pytorch_names(Checkpoint::from_file(path)?);
-        let text_encoder_names = check_is_model(&checkpoint, origin)?;
+        let has_vae = checkpoint.names().any(|name| name.starts_with(vae_names::PREFIX));
+        let text_encoder_names = check_is_model(&checkpoint, origin, beside)?;
         let own = checkpoint.metadata();
         let known = |relative: &str| -> Result<Option<FileData>> {
             if let Some(json) = own.get(relative).or_else(|| own.get(&gguf_key(relative))) {
@@ -181,9 +197,19 @@ impl ModelParts {
             Some(config) => config,
             None => inferred_config(&checkpoint, UNET_CONFIG, &inferred::unet(&checkpoint, origin)?)?,
         };
-        let vae_config = match known(VAE_CONFIG)? {
-            Some(config) => config,
-            None => inferred_config(&checkpoint, VAE_CONFIG, &inferred::vae(&checkpoint)?)?,
+        let vae = match beside {
+            Some(source) if !has_vae => PartFiles::of(source, VAE_CONFIG, VAE)?,
+            _ => {
+                let config = match known(VAE_CONFIG)? {
+                    Some(config) => config,
+                    None => inferred_config(&checkpoint, VAE_CONFIG, &inferred::vae(&checkpoint)?)?,
+                };
+                let names = VaeNames::new(&parse_json(&config)?);
+                let weights = checkpoint.part(vae_names::PREFIX, move |name| {
+                    Some(format!("{}{}", vae_names::PREFIX, names.to_ldm(name)?))
+                });
+                PartFiles { config, weights }
+            }
         };
         let text_encoder_config = match known(TEXT_ENCODER_CONFIG)? {
             Some(config) => config,
@@ -202,12 +228,8 @@ impl ModelParts {
         };
 
         let unet_names = UNetNames::new(&parse_json(&unet_config)?)?;
-        let vae_names = VaeNames::new(&parse_json(&vae_config)?);
         let unet = checkpoint.part(unet_names::PREFIX, move |name| {
             Some(format!("{}{}", unet_names::PREFIX, unet_names.to_ldm(name)?))
-        });
-        let vae = checkpoint.part(vae_names::PREFIX, move |name| {
-            Some(format!("{}{}", vae_names::PREFIX, vae_names.to_ldm(name)?))
         });
         let text_encoder =
             checkpoint.part(text_encoder_names::PREFIX, move |name| text_encoder_names.to_file(name));
@@ -216,12 +238,12 @@ impl ModelParts {
             scheduler,
             text_encoder: PartFiles { config: text_encoder_config, weights: text_encoder },
             unet: PartFiles { config: unet_config, weights: unet },
-            vae: PartFiles { config: vae_config, weights: vae },
+            vae,
             upscaler: None,
             safety: beside.map(SafetyCheckerFiles::of).transpose()?.flatten(),
             image_encoder: None,
             tokenizer: beside.cloned(),
-            single: Some((checkpoint, text_encoder_names)),
+            single: Some(SingleFile { checkpoint, text_encoder_names, has_vae }),
             not_in_int8: BTreeSet::new(),
         })
     }
@@ -235,12 +257,13 @@ impl ModelParts {
         Ok(checkpoint.names().any(|name| name.starts_with(unet_names::PREFIX)))
     }
 
-    /// The weights that images depend on: the one file, or that of each part.
+    /// The weights that images depend on: the one file, with an autoencoder that it lacks, or that of each part.
     pub fn weights(&self) -> Vec<Checkpoint> {
         let upscaler = self.upscaler.as_ref().map(|upscaler| &upscaler.weights);
         let safety = self.safety.as_ref().map(|safety| &safety.checker.weights);
         match &self.single {
-            Some((file, _)) => vec![file.clone()],
+            Some(SingleFile { checkpoint, has_vae: true, .. }) => vec![checkpoint.clone()],
+            Some(SingleFile { checkpoint, .. }) => vec![checkpoint.clone(), self.vae.weights.clone()],
             None => {
                 let parts = [&self.text_encoder.weights, &self.unet.weights, &self.vae.weights];
                 parts.into_iter().chain(upscaler).chain(safety).cloned().collect()
@@ -322,12 +345,21 @@ fn in_pytorch_names(file: Checkpoint) -> (Checkpoint, Origin) {
 }
 
 /// Refuses a file that is not a supported model, and says what it is; otherwise returns the names of its text encoder.
-fn check_is_model(checkpoint: &Checkpoint, origin: Origin) -> Result<TextEncoderNames> {
+/// The autoencoder may be in the model `beside`.
+fn check_is_model(
+    checkpoint: &Checkpoint,
+    origin: Origin,
+    beside: Option<&ModelSource>,
+) -> Result<TextEncoderNames> {
+    let lends_vae = || -> Result<bool> {
+        Ok(beside.map(|source| source.read_optional(VAE_CONFIG)).transpose()?.flatten().is_some())
+    };
     let has = |prefix: &str| checkpoint.names().any(|name| name.starts_with(prefix));
     let problem = if !has(unet_names::PREFIX) {
         "holds no UNet: expected a whole model in the naming of latent diffusion, found no tensor model.diffusion_model.*"
-    } else if !has(vae_names::PREFIX) {
-        "expected a whole model, found no tensor first_stage_model.*: it lacks the autoencoder"
+    } else if !has(vae_names::PREFIX) && !lends_vae()? {
+        "expected a whole model, found no tensor first_stage_model.*: it lacks the autoencoder, and no other model with one was \
+         named beside it"
     } else if has("conditioner.embedders.") {
         "expected a model with one text encoder, found Stable Diffusion XL's two, conditioner.embedders.*"
     } else if has(UNET_LABELS) {
