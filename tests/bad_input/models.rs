@@ -115,7 +115,12 @@ fn a_config_that_contradicts_the_weights() -> TestResult {
             "\"cross_attention_dim\": 24",
             ["cross_attention_dim", "24"],
         ),
-        ("unet/config.json", "\"in_channels\": 4", "\"in_channels\": 5", ["unet", "5"]),
+        (
+            "unet/config.json",
+            "\"in_channels\": 4",
+            "\"in_channels\": 5",
+            ["unet", "is 5, but `latent_channels` of vae/config.json is 4: expected 4, or 9"],
+        ),
         ("vae/config.json", "\"latent_channels\": 4", "\"latent_channels\": 6", ["vae", "6"]),
         ("text_encoder/config.json", "\"vocab_size\": 3002", "\"vocab_size\": 4000", [TEXT_ENCODER, "4000"]),
         ("text_encoder/config.json", "\"project_dim\": 20", "\"project_dim\": 24", ["project_dim", "24"]),

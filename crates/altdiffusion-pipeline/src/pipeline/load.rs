@@ -169,8 +169,14 @@ impl PartConfigs {
             |field, problem| Error::Field { file: format!("{model}: unet/config.json"), field, problem };
         let of_vae = format!("but `latent_channels` of vae/config.json is {latents}");
         // An inpainting UNet also takes a mask and the masked image's latents.
-        if unet.in_channels != latents && unet.in_channels != latents.saturating_mul(2).saturating_add(1) {
-            return Err(contradiction("in_channels", format!("is {}, {of_vae}", unet.in_channels)));
+        let inpainting = latents.saturating_mul(2).saturating_add(1);
+        if ![latents, inpainting].contains(&unet.in_channels) {
+            let problem = format!(
+                "is {}, {of_vae}: expected {latents}, or {inpainting} for inpainting; models that take depth, an image to edit or \
+                 one to enlarge are not supported",
+                unet.in_channels
+            );
+            return Err(contradiction("in_channels", problem));
         }
         if unet.out_channels != latents {
             return Err(contradiction("out_channels", format!("is {}, {of_vae}", unet.out_channels)));
