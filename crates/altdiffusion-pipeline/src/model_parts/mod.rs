@@ -33,6 +33,7 @@ use model_files::source::{FileData, ModelSource};
 use serde::Serialize;
 
 use crate::unet::UNet2DConditionConfig;
+use crate::unused_tensors::warn_of_unused;
 use crate::{Error, Result};
 pub use convert::{Converted, convert_weights};
 pub(crate) use down_path::DownPath;
@@ -228,6 +229,8 @@ impl ModelParts {
         };
 
         let unet_names = UNetNames::new(&parse_json(&unet_config)?)?;
+        // The other parts have tensors that no image depends on.
+        warn_of_unused(checkpoint.file_name(), &unknown_to_unet(&checkpoint, &unet_names));
         let unet = checkpoint.part(unet_names::PREFIX, move |name| {
             Some(format!("{}{}", unet_names::PREFIX, unet_names.to_ldm(name)?))
         });
@@ -342,6 +345,15 @@ fn in_pytorch_names(file: Checkpoint) -> (Checkpoint, Origin) {
         if parts.is_empty() { vec![name] } else { parts }
     };
     (file.with_rows_split(names), Origin::MindSpore)
+}
+
+/// The tensors of a file's UNet that no UNet of this shape has.
+fn unknown_to_unet(checkpoint: &Checkpoint, names: &UNetNames) -> Vec<String> {
+    let is_unknown = |stored: &&str| {
+        let name = stored.strip_prefix(unet_names::PREFIX);
+        name.is_some_and(|name| names.to_diffusers(name).is_none())
+    };
+    checkpoint.names().filter(is_unknown).map(str::to_owned).collect()
 }
 
 /// Refuses a file that is not a supported model, and says what it is; otherwise returns the names of its text encoder.

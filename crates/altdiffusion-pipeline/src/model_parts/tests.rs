@@ -93,6 +93,20 @@ fn other_names_lead_nowhere() -> TestResult {
     Ok(())
 }
 
+/// As with a model distilled for few steps, whose guidance scale is an input.
+#[test]
+fn tensors_of_another_unet_are_found() -> TestResult {
+    let golden: Golden<UNet2DConditionConfig> = golden("sd1")?;
+    let names = UNetNames::new(&golden.config)?;
+    let mut tensors = prefixed(unet_names::PREFIX, &golden.names);
+    tensors.push(("model_ema.decay".to_owned(), vec![1]));
+    assert!(unknown_to_unet(&checkpoint(&tensors)?, &names).is_empty());
+    let other = "model.diffusion_model.time_embed.cond_proj.weight";
+    tensors.push((other.to_owned(), vec![320, 256]));
+    assert_eq!(unknown_to_unet(&checkpoint(&tensors)?, &names), [other]);
+    Ok(())
+}
+
 #[test]
 fn configurations_are_told_from_shapes() -> TestResult {
     for name in ["sd1", "sd2"] {
