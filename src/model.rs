@@ -25,6 +25,9 @@ const PUBLISHED: &str = "BAAI/AltDiffusion";
 const LICENCE: &str = "Its weights are under CreativeML Open RAIL-M, which limits what they may be used for: \
                        https://huggingface.co/spaces/CompVis/stable-diffusion-license";
 
+/// The file name endings of models in one file.
+const FILE_ENDINGS: [&str; 3] = ["safetensors", "ckpt", "gguf"];
+
 /// The folders of a pipeline; "" is the model's root.
 pub const PIPELINE_FOLDERS: [&str; 9] = [
     "tokenizer",
@@ -101,6 +104,13 @@ pub struct ModelArgs {
     device: Option<DeviceChoice>,
 }
 
+/// Whether a name is that of a model in one file, which is not there.
+fn is_missing_file(name: &str) -> bool {
+    let path = Path::new(name);
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    ending.is_some_and(|ending| FILE_ENDINGS.contains(&ending)) && !path.exists()
+}
+
 impl ModelArgs {
     /// The source of the model's files, for a model that is not a pipeline.
     ///
@@ -111,6 +121,10 @@ impl ModelArgs {
     }
 
     fn plain_source(&self) -> Result<ModelSource> {
+        // The hub would be asked for a repository of this name.
+        if let Some(name) = self.model().filter(|name| is_missing_file(name)) {
+            bail!("--model {name}: no such file");
+        }
         ensure!(self.config.is_none(), "--config: is for a --model in one file, where there is none with it");
         match self.model() {
             Some(name) => open_source(name, self.revision.as_deref(), self.variant.as_deref()),

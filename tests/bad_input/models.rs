@@ -34,6 +34,17 @@ fn a_model_that_is_nowhere() -> TestResult {
     place.generate_refused("model.ckpt", &arguments, 1, &["model.ckpt"])
 }
 
+/// With a typing error, not an id on the hub.
+#[test]
+fn a_model_in_one_file_that_is_nowhere() -> TestResult {
+    let (place, golden) = (Place::new()?, golden_model("alt_diffusion")?);
+    for arguments in [&["--steps", "1"][..], &["--config", golden.as_str()]] {
+        let parts = ["models/mistyped.safetensors", "no such file"];
+        place.generate_refused("models/mistyped.safetensors", arguments, 1, &parts)?;
+    }
+    Ok(())
+}
+
 #[test]
 fn a_missing_file_is_named() -> TestResult {
     for file in [
