@@ -99,6 +99,12 @@ pub struct Convert {
     #[arg(long, value_name = "TYPE", value_parser = option_values::number_types(), hide_possible_values = true)]
     dtype: Option<NumberType>,
 
+    /// Quantize the autoencoder too, for a quantized --dtype.
+    ///
+    /// It is a tenth of most models, and its errors show in every image: look at some before you keep it.
+    #[arg(long)]
+    quantize_autoencoder: bool,
+
     /// Texts to measure layers with for --dtype int8: a UTF-8 file, one per line. By default a few prompts.
     ///
     /// Texts like those that the model will draw tell best how large its layers' inputs become. The first 256 are used.
@@ -206,6 +212,13 @@ impl Convert {
             convert_weights(&Checkpoint::from_file(source)?, &self.output, self.dtype, &mut on_tensor)?
         } else {
             let mut parts = self.parts(source)?;
+            if self.quantize_autoencoder {
+                ensure!(
+                    matches!(self.dtype, Some(NumberType::Quantized(_))),
+                    "--quantize-autoencoder: expected a quantized --dtype, such as q8_0"
+                );
+                parts = parts.with_quantized_autoencoder();
+            }
             if self.dtype == Some(NumberType::Int8) && !self.skip_loss {
                 losses = Losses::of_layers(&mut parts, &texts, &progress)?;
                 ensure!(

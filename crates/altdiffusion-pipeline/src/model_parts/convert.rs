@@ -54,7 +54,7 @@ impl ModelParts {
 
     /// Writes the model as one GGUF file in latent diffusion's naming, with its configurations in the metadata. If
     /// `dtype` is a quantized type, it applies to the UNet and the text encoder, except for their small and sensitive
-    /// weights; the autoencoder is not quantized. Otherwise like [`write_single_file`](Self::write_single_file).
+    /// weights; the autoencoder is not quantized, unless [asked for](Self::with_quantized_autoencoder). Otherwise like [`write_single_file`](Self::write_single_file).
     ///
     /// # Errors
     /// Like [`write_single_file`](Self::write_single_file).

@@ -142,7 +142,8 @@ impl ModelParts {
                 Some(NumberType::Int8) if loses_much => Some(NumberType::Bf16),
                 _ => dtype,
             };
-            let chosen = chosen.map(|dtype| choose(part, &entry.name, &shape, dtype));
+            let rules = if part == PartKind::Vae && self.quantizes_vae { PartKind::UNet } else { part };
+            let chosen = chosen.map(|dtype| choose(rules, &entry.name, &shape, dtype));
             if let Some(chosen) = chosen.filter(|chosen| chosen.fell_back) {
                 *fell_back.entry(chosen.number.to_string()).or_insert(0) += 1;
             }

@@ -99,6 +99,8 @@ pub struct ModelParts {
     single: Option<SingleFile>,
     /// Weights of the text encoder that are not written in int8.
     not_in_int8: BTreeSet<String>,
+    /// Whether the autoencoder is quantized when the rest is.
+    quantizes_vae: bool,
 }
 
 /// A file that holds a model, or all of it but the autoencoder.
@@ -166,6 +168,7 @@ impl ModelParts {
             tokenizer: Some(source.clone()),
             single: None,
             not_in_int8: BTreeSet::new(),
+            quantizes_vae: false,
         })
     }
 
@@ -248,7 +251,15 @@ impl ModelParts {
             tokenizer: beside.cloned(),
             single: Some(SingleFile { checkpoint, text_encoder_names, has_vae }),
             not_in_int8: BTreeSet::new(),
+            quantizes_vae: false,
         })
+    }
+
+    /// Quantizes the autoencoder too, when these parts are written in a quantized type.
+    #[must_use]
+    pub fn with_quantized_autoencoder(mut self) -> Self {
+        self.quantizes_vae = true;
+        self
     }
 
     /// Whether a file holds a whole model, rather than the weights of one part.

@@ -4,7 +4,7 @@
 //! most for quality: llama.cpp and stable-diffusion.cpp keep norms and biases in f32, stable-diffusion.cpp also the
 //! timestep embedding, and ComfyUI-GGUF the first and last convolutions, since nothing after them corrects their
 //! errors (Q-Diffusion, Li et al. 2023, arXiv:2302.04304, finds the same). The autoencoder is a tenth of a model,
-//! runs once, and shows each error in the image; so does the upscaler, which is tiny. The safety checker is left alone
+//! runs once, and shows each error in the image, so it is quantized only if asked for; so does the upscaler, which is tiny. The safety checker is left alone
 //! so that no verdict changes.
 //!
 //! In int8 are the weights of linear layers, whose inputs are then rounded too, except for the most sensitive ones. All
