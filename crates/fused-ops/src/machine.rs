@@ -16,12 +16,12 @@ pub struct Bf16Support {
 /// The bf16 instructions used on this CPU. `None` means f32, because it is as fast, or because the
 /// [settings](crate::Settings) ask for it.
 pub fn bf16_support() -> Option<Bf16Support> {
-    engine().map(|engine| Bf16Support { instructions: engine.name(), speedup: engine.speedup() })
+    engine().map(|engine| Bf16Support { instructions: engine.kernel.name, speedup: engine.speedup })
 }
 
 /// The instructions with which layers with [int8](crate::INT8) weights compute on this CPU, such as `AVX-512 VNNI`.
 pub fn int8_instructions() -> &'static str {
-    int8::engine().name()
+    int8::engine().name
 }
 
 /// The machine that the CPU kernels run on.
@@ -47,7 +47,7 @@ impl Machine {
             threads: rayon::current_num_threads(),
             instructions: simd::name(),
             f32_operations: peak::f32_operations(),
-            bf16_operations: engine().and_then(|engine| engine.peak_operations()),
+            bf16_operations: engine().and_then(|engine| engine.kernel.peak_operations()),
             int8_operations: int8::engine().peak_operations(),
         }
     }

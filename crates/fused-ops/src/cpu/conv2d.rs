@@ -99,7 +99,7 @@ impl Geometry {
         epilogue: &SliceEpilogue,
     ) -> Vec<f32> {
         let direct = match weight {
-            PackedWeight::InBf16(engine, _) => engine.cost(),
+            PackedWeight::InBf16(engine, _) => engine.cost,
             _ => 1.,
         };
         with_panels!(weight, panels => match self.faster_transform(may_keep(panels), direct) {

@@ -42,6 +42,13 @@ impl Stored for f16 {
     }
 }
 
+impl Stored for i8 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from(self)
+    }
+}
+
 /// The right factor: `value(k, column) = data[column / 16 · panel_stride + k · row_stride + column % 16]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Right<T> {

@@ -3,8 +3,6 @@
 //! Every loop is written once and compiled for each instruction set that [`pulp`] knows; the widest one available is
 //! picked at run time. All `unsafe` of the CPU code is in this module.
 
-#[cfg(target_arch = "x86_64")]
-mod amx;
 pub(crate) mod attention;
 pub(crate) mod attention_gradient;
 pub(crate) mod bf16;
@@ -17,6 +15,7 @@ pub(crate) mod group_norm;
 pub(crate) mod int8;
 pub(crate) mod layer_norm;
 pub(crate) mod linear_geglu;
+pub(crate) mod lines;
 pub(crate) mod matmul;
 pub(crate) mod matmul_gradient;
 pub(crate) mod microkernel;

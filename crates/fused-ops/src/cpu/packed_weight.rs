@@ -1,9 +1,10 @@
 //! Holds a layer's packed weight in the type it was loaded in.
 
-use super::bf16::{self, Bf16Weight, Engine};
+use super::bf16::{Bf16Weight, Engine};
 use super::epilogue::SliceEpilogue;
-use super::int8::{self, Int8Weight};
+use super::int8::{Int8Weight, Quad};
 use super::linear_geglu;
+use super::lines::{self, Kernel};
 use super::matmul::gather_product;
 use super::pack::{Factor, Panels};
 use super::quantized::QuantizedWeight;
@@ -20,8 +21,8 @@ pub(crate) enum PackedWeight {
     /// Multiplied in bf16 by this engine.
     InBf16(Engine, Bf16Weight),
     Quantized(QuantizedWeight),
-    /// Multiplied in int8 by this engine.
-    InInt8(int8::Engine, Int8Weight),
+    /// Multiplied in int8 by this kernel.
+    InInt8(&'static Kernel<Quad>, Int8Weight),
 }
 
 /// Evaluates a generic expression on the panels of a [`PackedWeight`].
@@ -57,8 +58,10 @@ impl PackedWeight {
         epilogue: &SliceEpilogue,
     ) -> Vec<f32> {
         match self {
-            Self::InBf16(engine, weight) => bf16::product(*engine, left, rows, window, weight, epilogue),
-            Self::InInt8(engine, weight) => int8::product(*engine, left, rows, window, weight, epilogue),
+            Self::InBf16(engine, weight) => {
+                lines::product(engine.kernel, left, rows, window, weight, epilogue)
+            }
+            Self::InInt8(kernel, weight) => lines::product(kernel, left, rows, window, weight, epilogue),
             weight => with_panels!(weight, panels => gather_product(left, rows, window, panels, epilogue)),
         }
     }
@@ -66,8 +69,8 @@ impl PackedWeight {
     /// [`linear_geglu`](linear_geglu::linear_geglu), computed in the weight's arithmetic.
     pub(crate) fn geglu(&self, left: &[f32], rows: usize, bias: Option<&[f32]>) -> Vec<f32> {
         match self {
-            Self::InBf16(engine, weight) => bf16::linear_geglu(*engine, left, rows, weight, bias),
-            Self::InInt8(engine, weight) => int8::linear_geglu(*engine, left, rows, weight, bias),
+            Self::InBf16(engine, weight) => lines::linear_geglu(engine.kernel, left, rows, weight, bias),
+            Self::InInt8(kernel, weight) => lines::linear_geglu(kernel, left, rows, weight, bias),
             weight => with_panels!(weight, panels => linear_geglu::linear_geglu(left, rows, panels, bias)),
         }
     }

@@ -10,6 +10,7 @@ use super::group_norm::Groups;
 use super::int8::{self, Int8Weight};
 use super::layer_norm::{layer_norm, layer_norm_gradient};
 use super::linear_geglu::linear_geglu;
+use super::lines;
 use super::matmul::gather_product;
 use super::matmul_gradient::{column_sums, gather_gradient};
 use super::pack::{FactorSize, Panels, Strides};
@@ -262,7 +263,8 @@ fn products_in_int8() {
                 .map(|column| row.iter().zip(column).map(|(a, b)| a * f32::from(*b)).sum())
         })
         .collect();
-    let found = int8::product(int8::engine(), &left, rows, &Window::Same, &weight, &SliceEpilogue::default());
+    let found =
+        lines::product(int8::engine(), &left, rows, &Window::Same, &weight, &SliceEpilogue::default());
     assert_close(&found, &expected);
 }
 

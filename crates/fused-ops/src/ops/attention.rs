@@ -123,7 +123,7 @@ impl CustomOp3 for AttentionOp {
             (slice(query, query_layout)?, slice(key, key_layout)?, slice(value, value_layout)?);
         let (bias, heads, spans) = (bias.as_deref(), self.heads, &self.spans);
         let y = match self.engine {
-            Some(engine) => bf16::attention(engine, [query, key, value], bias, heads, spans),
+            Some(engine) => bf16::attention(engine.kernel, [query, key, value], bias, heads, spans),
             None => kernel::attention(query, key, value, bias, heads, spans),
         };
         Ok((CpuStorage::F32(y), query_layout.shape().clone()))

@@ -2,12 +2,11 @@
 //!
 //! Like the f32 kernel, it streams over tiles of keys, with a running softmax.
 
-use super::engine::Engine;
-use super::line::{LINE, Line, round};
-use super::rows::{Products, Rows};
+use super::line::{Line, Pair, round};
 use super::weight::Bf16Weight;
 use crate::cpu::attention::{check, exp_and_sum_lanes, for_each_head, lane_max};
 use crate::cpu::elementwise::exp2;
+use crate::cpu::lines::{Kernel, Products, Rows};
 use crate::cpu::microkernel::PANEL;
 use crate::cpu::output::{SharedOutput, written};
 use crate::cpu::simd::arch;
@@ -19,14 +18,15 @@ use std::mem::MaybeUninit;
 /// The queries per task and keys per tile: 96 × 128 scores take 48 KiB.
 const QUERIES: usize = 96;
 const KEYS: usize = 128;
-/// The lines of a tile's keys.
+/// The values of a line, and the lines of a tile's keys.
+const LINE: usize = Line::VALUES;
 const LINES: usize = KEYS / LINE;
-/// The engines write products for a multiple of this many rows.
+/// The kernels write products for a multiple of this many rows.
 const ROWS: usize = 32;
 
 /// [`attention`](crate::cpu::attention::attention) in bf16.
 pub(crate) fn attention(
-    engine: Engine,
+    kernel: &Kernel<Pair>,
     [query, key, value]: [&[f32]; 3],
     bias: Option<&[f32]>,
     heads: Heads,
@@ -48,7 +48,7 @@ pub(crate) fn attention(
         for_each_head(heads, spans, QUERIES, pack, |(keys, values), span, head, rows| {
             let offset = (span.first_query + rows.start) * width + head * head_dim;
             let task = Task {
-                engine,
+                kernel,
                 heads,
                 first_query: rows.start,
                 rows: rows.len(),
@@ -69,7 +69,7 @@ pub(crate) fn attention(
 
 /// Some queries of one head against all its keys.
 struct Task<'a> {
-    engine: Engine,
+    kernel: &'a Kernel<Pair>,
     heads: Heads,
     /// The index of the first query in its sequence, and the number of queries.
     first_query: usize,
@@ -91,7 +91,7 @@ impl Task<'_> {
         let queries = LineRows::round(query, rows, head_dim, self.heads.width());
         let starts = queries.starts();
         // SAFETY: each start is followed by the lines of a query.
-        let prepared = unsafe { self.engine.prepare(queries.rows(&starts, head_dim)) };
+        let prepared = unsafe { self.kernel.prepare(queries.rows(&starts, head_dim)) };
 
         let mut scores = vec![[[0f32; PANEL]; 2]; padded_rows * LINES];
         let mut weights = LineRows::zeros(rows, KEYS);
@@ -108,7 +108,7 @@ impl Task<'_> {
             for line in 0..lines {
                 let keys = self.keys.panels(first / PANEL + 2 * line);
                 // SAFETY: queries and keys have the same depth, and there is space for the rows.
-                unsafe { self.engine.multiply(&prepared, &keys, &mut scores[line..], LINES) };
+                unsafe { prepared.multiply(&keys, &mut scores[line..], LINES) };
             }
             let (scores, weights_of_tile) = (&mut scores, &mut weights);
             arch().dispatch(SoftmaxTask {
@@ -121,12 +121,12 @@ impl Task<'_> {
             });
             let starts = weights.starts();
             // SAFETY: each start is followed by the lines of a query's weights.
-            let tile = unsafe { self.engine.prepare(weights.rows(&starts, count)) };
+            let tile = unsafe { self.kernel.prepare(weights.rows(&starts, count)) };
             for (pair, sums) in sums.chunks_exact_mut(rows).enumerate() {
                 let values = self.values.panels(2 * pair).into_iter();
                 let values: Vec<_> = values.map(|panel| &panel[first / 2..][..lines * LINE / 2]).collect();
                 // SAFETY: the values have as many lines as the weights, and there is space for the rows.
-                unsafe { self.engine.multiply(&tile, &values, &mut products, 1) };
+                unsafe { tile.multiply(&values, &mut products, 1) };
                 arch().dispatch(SumTask { sums, products: &products, decays: &state.decays });
             }
         }
@@ -157,7 +157,7 @@ struct SoftmaxTask<'a> {
     first: usize,
     count: usize,
     /// (rows, lines)
-    scores: &'a mut [Products],
+    scores: &'a mut [Products<Pair>],
     weights: &'a mut LineRows,
     state: &'a mut Softmax,
 }
@@ -193,7 +193,8 @@ impl WithSimd for SoftmaxTask<'_> {
             state.totals[row] = state.totals[row] * decay + total;
             state.decays[row] = decay;
             for (line, scores) in weights.row_mut(row).iter_mut().zip(scores.as_chunks::<LINE>().0) {
-                line.0.iter_mut().zip(scores).for_each(|(to, weight)| *to = round(*weight));
+                let to = line.0.as_flattened_mut().iter_mut();
+                to.zip(scores).for_each(|(to, weight)| *to = round(*weight));
             }
         }
     }
@@ -201,8 +202,8 @@ impl WithSimd for SoftmaxTask<'_> {
 
 /// Scales the previous sums by their rows' decay, and adds the products of a tile of keys.
 struct SumTask<'a> {
-    sums: &'a mut [Products],
-    products: &'a [Products],
+    sums: &'a mut [Products<Pair>],
+    products: &'a [Products<Pair>],
     decays: &'a [f32],
 }
 
@@ -239,7 +240,8 @@ impl LineRows {
         let mut all = Self::zeros(rows, width);
         for (row, values) in values.chunks(stride).enumerate().take(rows) {
             for (line, values) in all.row_mut(row).iter_mut().zip(values[..width].chunks(LINE)) {
-                line.0.iter_mut().zip(values).for_each(|(to, value)| *to = round(*value));
+                let to = line.0.as_flattened_mut().iter_mut();
+                to.zip(values).for_each(|(to, value)| *to = round(*value));
             }
         }
         all
@@ -255,7 +257,7 @@ impl LineRows {
     }
 
     /// The first `width` values of each row, for a kernel.
-    fn rows<'a>(&self, starts: &'a [*const Line], width: usize) -> Rows<'a> {
-        Rows { starts, taps: 1, lines: width.div_ceil(LINE), pairs: width.div_ceil(2) }
+    fn rows<'a>(&self, starts: &'a [*const Line], width: usize) -> Rows<'a, Pair> {
+        Rows { starts, taps: 1, lines: width.div_ceil(LINE), groups: width.div_ceil(2) }
     }
 }

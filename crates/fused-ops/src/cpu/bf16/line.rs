@@ -1,22 +1,36 @@
-//! Defines the unit in which bf16 factors are stored.
+//! Defines the groups in which bf16 factors are stored.
 
+use crate::cpu::lines::{self, Group};
+use crate::cpu::microkernel::Stored;
 use half::bf16;
 
-/// The values of a line.
-pub(super) const LINE: usize = 32;
+/// Two values: of a left factor two columns of a row, of a right factor two rows of a column.
+pub(crate) type Pair = [bf16; 2];
 
-/// 32 values, a cache line: of a left factor 32 columns of a row, of a right factor two rows of 16 columns,
-/// interleaved in pairs.
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
-pub(super) struct Line(pub(super) [bf16; LINE]);
+pub(super) type Line = lines::Line<Pair>;
 
-impl Line {
-    pub(super) const ZERO: Self = Self([bf16::ZERO; LINE]);
+impl Group for Pair {
+    type Value = bf16;
+    type Sum = f32;
+
+    const LEN: usize = 2;
+    const ZERO: Self = [bf16::ZERO; 2];
+
+    #[inline(always)]
+    fn get(self, place: usize) -> bf16 {
+        self[place]
+    }
+
+    #[inline(always)]
+    fn set(&mut self, place: usize, value: bf16) {
+        self[place] = value;
+    }
+
+    #[inline(always)]
+    fn multiply_add(sum: f32, left: Self, right: Self) -> f32 {
+        sum + (left[0].widen() * right[0].widen() + left[1].widen() * right[1].widen())
+    }
 }
-
-#[cfg(target_arch = "x86_64")]
-crate::cpu::amx::tile_line!(Line, f32, "tdpbf16ps", 22);
 
 /// Rounds to the nearest bf16, ties to even. Branch-free, so that it is vectorized.
 #[inline(always)]

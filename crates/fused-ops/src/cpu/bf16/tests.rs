@@ -1,10 +1,12 @@
 //! Compares every kernel that this processor supports with products in f64.
 
-use super::engine::{Engine, Kernel};
-use super::{Bf16Weight, attention, linear_geglu, product};
+use super::engine::{PORTABLE, supported};
+use super::line::Pair;
+use super::{Bf16Weight, attention};
 use crate::cpu::conv2d::Geometry;
 use crate::cpu::elementwise::gelu;
 use crate::cpu::epilogue::{Shift, SliceEpilogue};
+use crate::cpu::lines::{Kernel, linear_geglu, product};
 use crate::cpu::pack::{Panels, Strides};
 use crate::cpu::window::Window;
 use crate::shapes::{Activation, Conv2dOptions, Heads, Padding, Span};
@@ -16,12 +18,12 @@ fn bf16_values(random: &mut Random, count: usize) -> Vec<bf16> {
     random.values(count).into_iter().map(bf16::from_f32).collect()
 }
 
-/// Returns all engines of this processor, and prints their names.
-fn engines() -> Vec<Engine> {
-    let kernels = Kernel::supported();
-    let names: Vec<_> = kernels.iter().map(|kernel| kernel.name()).collect();
-    println!("bf16 kernels that run on this processor: {}", names.join(", "));
-    kernels.into_iter().map(Engine::new).collect()
+/// Returns all kernels of this processor, and prints their names.
+fn kernels() -> Vec<&'static Kernel<Pair>> {
+    let mut kernels: Vec<_> = supported().map(|(kernel, _)| kernel).collect();
+    kernels.push(&PORTABLE);
+    println!("bf16 kernels that run on this processor: {kernels:?}");
+    kernels
 }
 
 /// Computes the direct convolution, or with one tap the product, in f64, of `x` rounded to bf16.
@@ -70,10 +72,10 @@ fn products_of_any_shape_are_right() {
         let strides = Strides { tap: 0, depth: 1, column: depth };
         let packed = Bf16Weight::new(&Panels::pack(&weight, 1, depth, columns, strides));
         let expected = reference(&x, rows, &Window::Same, &weight, [1, depth, columns]);
-        for engine in engines() {
-            let found = product(engine, &x, rows, &Window::Same, &packed, &SliceEpilogue::default());
+        for kernel in kernels() {
+            let found = product(kernel, &x, rows, &Window::Same, &packed, &SliceEpilogue::default());
             assert_each_close(
-                &format!("{}: {rows}, {depth}, {columns}", engine.name()),
+                &format!("{}: {rows}, {depth}, {columns}", kernel.name),
                 &found,
                 &expected,
                 rounding(depth),
@@ -103,9 +105,9 @@ fn convolutions_of_any_shape_are_right() {
         let packed = Bf16Weight::new(&geometry.pack(&weight));
         let (rows, window) = (geometry.out_pixels(), geometry.source());
         let expected = reference(&x, rows, &window, &weight, [9, in_channels, out_channels]);
-        for engine in engines() {
-            let found = product(engine, &x, rows, &window, &packed, &SliceEpilogue::default());
-            let what = format!("{}: {batch}, {height} × {width}, {in_channels}", engine.name());
+        for kernel in kernels() {
+            let found = product(kernel, &x, rows, &window, &packed, &SliceEpilogue::default());
+            let what = format!("{}: {batch}, {height} × {width}, {in_channels}", kernel.name);
             assert_each_close(&what, &found, &expected, rounding(9 * in_channels));
         }
     }
@@ -133,9 +135,9 @@ fn what_follows_a_product_is_applied_to_it() {
         *value += f64::from(bias[column] + shift + residual[place]);
         *value /= 1. + (-*value).exp();
     }
-    for engine in engines() {
-        let found = product(engine, &x, rows, &Window::Same, &packed, &epilogue);
-        assert_each_close(engine.name(), &found, &expected, rounding(depth));
+    for kernel in kernels() {
+        let found = product(kernel, &x, rows, &Window::Same, &packed, &epilogue);
+        assert_each_close(kernel.name, &found, &expected, rounding(depth));
     }
 }
 
@@ -160,10 +162,10 @@ fn gates_are_those_of_the_second_half() {
                 .collect::<Vec<_>>()
         })
         .collect();
-    for engine in engines() {
-        let found = linear_geglu(engine, &x, rows, &packed, Some(&bias));
+    for kernel in kernels() {
+        let found = linear_geglu(kernel, &x, rows, &packed, Some(&bias));
         // Values up to 10 multiply the error of their gate.
-        assert_each_close(engine.name(), &found, &expected, rounding(20 * depth));
+        assert_each_close(kernel.name, &found, &expected, rounding(20 * depth));
     }
 }
 
@@ -227,15 +229,15 @@ fn attention_is_right() {
             .collect();
         for bias in [None, Some(biases.as_slice())] {
             let expected = attended([&query, &key, &value], bias, heads, &spans);
-            for engine in engines() {
-                let found = attention(engine, [&query, &key, &value], bias, heads, &spans);
+            for kernel in kernels() {
+                let found = attention(kernel, [&query, &key, &value], bias, heads, &spans);
                 assert_eq!(found.len(), expected.len());
                 for (found, expected) in found.iter().zip(&expected) {
                     let difference = (f64::from(*found) - expected).abs();
                     assert!(
                         difference < 1. / 512. + 1e-5,
                         "{}: {heads:?}, {lengths:?}: {found}, expected {expected}",
-                        engine.name()
+                        kernel.name
                     );
                 }
             }

@@ -1,135 +1,82 @@
-//! Packs weights in the order in which the bf16 kernels read them.
+//! Packs weights in bf16, and rounds left factors.
 
-use super::line::{LINE, Line, round};
+use super::line::{Line, Pair, round};
+use crate::cpu::lines::{Encoding, LineWeight};
 use crate::cpu::microkernel::{PANEL, Stored};
-use crate::cpu::pack::{Factor, FactorPart, FactorSize, Panels};
+use crate::cpu::pack::{FactorSize, Panels};
 use half::bf16;
-use rayon::prelude::*;
-use std::ops::Range;
 
-/// A right factor in panels of 16 columns. For each tap, a panel has whole tiles of 16 lines, each with two rows of
-/// the panel: `value(tap, k, column) = line(column / 16, tap, k / 2)[2 · (column % 16) + k % 2]`.
-#[derive(Debug, Clone)]
-pub(crate) struct Bf16Weight {
-    lines: Vec<Line>,
-    size: FactorSize,
+/// A right factor in bf16.
+pub(crate) type Bf16Weight = LineWeight<Bf16>;
+
+/// Rounds to bf16, without scales.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bf16;
+
+impl Encoding for Bf16 {
+    type Group = Pair;
+    type RowScale = ();
+    type PanelScale = ();
+
+    const MAY_KEEP_FLOATS: bool = true;
+    /// 9 taps take 144 KiB.
+    const ROWS_PER_PART: usize = 128;
+    const ZEROS: Pair = [bf16::ZERO; 2];
+
+    #[inline(always)]
+    fn encode_row(&self, values: &[f32], _: &mut Vec<f32>, out: &mut [Line]) -> Self::RowScale {
+        let (whole, rest) = values.as_chunks::<{ Line::VALUES }>();
+        for (line, values) in out.iter_mut().zip(whole) {
+            for (to, value) in line.0.as_flattened_mut().iter_mut().zip(values) {
+                *to = round(*value);
+            }
+        }
+        if let Some(line) = out.get_mut(whole.len()) {
+            line.0.as_flattened_mut().iter_mut().zip(rest).for_each(|(to, value)| *to = round(*value));
+        }
+    }
+
+    fn panel_scale(&self, _: usize) -> Self::PanelScale {}
+
+    #[inline(always)]
+    fn decode_sums(sums: &[f32; PANEL], _: Self::RowScale, _: &Self::PanelScale, out: &mut [f32; PANEL]) {
+        *out = *sums;
+    }
+
+    #[inline(always)]
+    fn decode_weights(&self, values: [bf16; PANEL], _: usize, _: usize) -> [f32; PANEL] {
+        values.map(bf16::widen)
+    }
 }
 
 impl Bf16Weight {
     pub(crate) fn new(panels: &Panels<bf16>) -> Self {
-        let size = panels.size();
-        let per_tap = lines_per_tap(size.depth);
-        let mut lines = vec![Line::ZERO; size.columns.div_ceil(PANEL) * size.taps * per_tap];
-        let rows = panels.rows().par_chunks(size.depth.max(1));
-        lines.par_chunks_mut(per_tap.max(1)).zip(rows).for_each(|(lines, rows)| {
-            for (line, rows) in lines.iter_mut().zip(rows.chunks(2)) {
-                for (parity, row) in rows.iter().enumerate() {
-                    line.0.iter_mut().skip(parity).step_by(2).zip(row).for_each(|(to, value)| *to = *value);
-                }
-            }
-        });
-        Self { lines, size }
+        Self::pack(panels, Bf16)
     }
 
     /// Rounds a factor of one tap whose columns are rows of `source`, `stride` apart: the first `depth` values of
     /// each.
     pub(super) fn round_columns(source: &[f32], columns: usize, depth: usize, stride: usize) -> Self {
-        let per_panel = lines_per_tap(depth);
-        let mut lines = vec![Line::ZERO; columns.div_ceil(PANEL) * per_panel];
+        let mut weight = Self::zeros(FactorSize { taps: 1, depth, columns }, Bf16);
         for (column, source) in source.chunks(stride).enumerate().take(columns) {
-            let lines = &mut lines[column / PANEL * per_panel..];
-            let lane = column % PANEL * 2;
+            let lines = weight.panel_mut(column / PANEL);
             for (line, pair) in lines.iter_mut().zip(source[..depth].chunks(2)) {
-                line.0[lane..].iter_mut().zip(pair).for_each(|(to, value)| *to = round(*value));
+                line.0[column % PANEL].iter_mut().zip(pair).for_each(|(to, value)| *to = round(*value));
             }
         }
-        Self { lines, size: FactorSize { taps: 1, depth, columns } }
+        weight
     }
 
     /// Rounds a factor of one tap whose rows are rows of `source`, `stride` apart: the first `columns` values of
     /// each.
     pub(super) fn round_rows(source: &[f32], depth: usize, columns: usize, stride: usize) -> Self {
-        let per_panel = lines_per_tap(depth);
-        let mut lines = vec![Line::ZERO; columns.div_ceil(PANEL) * per_panel];
+        let mut weight = Self::zeros(FactorSize { taps: 1, depth, columns }, Bf16);
         for (k, source) in source.chunks(stride).enumerate().take(depth) {
             for (panel, source) in source[..columns].chunks(PANEL).enumerate() {
-                let pairs = lines[panel * per_panel + k / 2].0.as_chunks_mut::<2>().0;
-                pairs.iter_mut().zip(source).for_each(|(pair, value)| pair[k % 2] = round(*value));
+                let pairs = weight.panel_mut(panel)[k / 2].0.iter_mut();
+                pairs.zip(source).for_each(|(pair, value)| pair[k % 2] = round(*value));
             }
         }
-        Self { lines, size: FactorSize { taps: 1, depth, columns } }
-    }
-
-    /// The lines of all taps of one panel.
-    #[inline(always)]
-    pub(super) fn panel(&self, panel: usize) -> &[Line] {
-        let len = self.size.taps * lines_per_tap(self.size.depth);
-        &self.lines[panel * len..][..len]
-    }
-
-    /// The lines of the panel `first` and, if there is one, the next.
-    pub(super) fn panels(&self, first: usize) -> Vec<&[Line]> {
-        let count = self.size.columns.div_ceil(PANEL);
-        (first.min(count)..count.min(first + 2)).map(|panel| self.panel(panel)).collect()
-    }
-
-    /// The weight as a plain (taps, depth, columns) array.
-    pub(crate) fn unpack(&self) -> Vec<f32> {
-        let FactorSize { taps, depth, columns } = self.size;
-        let mut out = vec![0f32; taps * depth * columns];
-        for (row, out) in out.chunks_exact_mut(columns.max(1)).enumerate() {
-            let (tap, k) = (row / depth, row % depth);
-            for (panel, out) in out.chunks_mut(PANEL).enumerate() {
-                let line = &self.panel(panel)[tap * lines_per_tap(depth) + k / 2].0;
-                let values = line.iter().skip(k % 2).step_by(2);
-                out.iter_mut().zip(values).for_each(|(out, value)| *out = value.widen());
-            }
-        }
-        out
-    }
-}
-
-/// The lines of a panel for each tap, a multiple of 16.
-pub(super) fn lines_per_tap(depth: usize) -> usize {
-    depth.next_multiple_of(LINE) / 2
-}
-
-/// Winograd's algorithm reads weights in this form, to transform them in f32.
-impl Factor for Bf16Weight {
-    type Value = f32;
-
-    const MAY_KEEP_FLOATS: bool = true;
-    const ROWS_PER_TASK: usize = 96;
-
-    fn size(&self) -> FactorSize {
-        self.size
-    }
-
-    fn depth_per_part(&self) -> usize {
-        /// 9 taps of two panels take 144 KiB in f32, a part of the L2 cache.
-        const ROWS: usize = 128;
-        ROWS
-    }
-
-    #[inline(always)]
-    fn part<'a>(
-        &'a self,
-        panels: &[usize],
-        depth: Range<usize>,
-        scratch: &'a mut Vec<f32>,
-    ) -> FactorPart<'a, f32> {
-        let rows = self.size.taps * depth.len();
-        scratch.resize(panels.len() * rows * PANEL, 0.);
-        let out = scratch.as_chunks_mut::<PANEL>().0.chunks_exact_mut(rows.max(1));
-        for (panel, out) in panels.iter().zip(out) {
-            let lines = self.panel(*panel).chunks_exact(lines_per_tap(self.size.depth).max(1));
-            for (lines, out) in lines.zip(out.chunks_exact_mut(depth.len().max(1))) {
-                for (k, out) in depth.clone().zip(out) {
-                    let values = lines[k / 2].0.as_chunks::<2>().0;
-                    out.iter_mut().zip(values).for_each(|(out, pair)| *out = pair[k % 2].widen());
-                }
-            }
-        }
-        FactorPart { data: scratch, rows_per_tap: depth.len(), panel_stride: rows * PANEL }
+        weight
     }
 }

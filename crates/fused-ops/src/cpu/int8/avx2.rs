@@ -1,80 +1,99 @@
 //! Multiplies with AVX2's products of pairs of 16-bit integers, for processors without dot products of bytes.
+//!
+//! Products of a row's bytes, unsigned, with the panel's, signed, fit into 16 bits only alone, so even and odd bytes are
+//! widened apart.
 
-use super::line::Line;
-use super::rows::{Products, Rows};
+use super::line::{Line, Quad};
+use crate::cpu::lines::kernel::Multiply;
+use crate::cpu::lines::registers::{self, DotProducts};
+use crate::cpu::lines::{Kernel, Products, Rows};
 use crate::cpu::microkernel::PANEL;
+use crate::settings::Instructions;
 use std::arch::x86_64::{
     __m256i, _mm256_add_epi32, _mm256_and_si256, _mm256_load_si256, _mm256_madd_epi16, _mm256_set1_epi16,
     _mm256_set1_epi32, _mm256_setzero_si256, _mm256_slli_epi16, _mm256_srai_epi16, _mm256_srli_epi16,
     _mm256_storeu_si256,
 };
 
-/// The rows of a tile, whose sums for a panel fill half of the registers.
-const ROWS: usize = 4;
+pub(super) static KERNEL: Kernel<Quad> = Kernel {
+    name: "AVX2",
+    instructions: Instructions::Avx2,
+    is_supported: || is_x86_feature_detected!("avx2"),
+    multiply: Multiply::Rows(multiply),
+    operations: None,
+};
 
-pub(super) fn is_supported() -> bool {
-    is_x86_feature_detected!("avx2")
-}
-
-/// Writes the products of all rows with one or two panels.
+/// Writes the products of all rows, in tiles of 4 by a panel, whose sums fill half of the registers.
 ///
 /// # Safety
-/// As for [`Rows`], and [`is_supported`] must be true.
+/// As for [`Rows`], and the processor must have the instructions.
 #[target_feature(enable = "avx2")]
-pub(super) unsafe fn multiply(rows: &Rows, right: &[&[Line]], out: &mut [Products]) {
-    for (panel, right) in right.iter().enumerate() {
-        for (starts, out) in rows.starts.chunks(ROWS).zip(out.chunks_mut(ROWS)) {
-            // SAFETY: the caller guarantees the rows.
+unsafe fn multiply(rows: &Rows<Quad>, right: &[&[Line]], out: &mut [Products<Quad>], stride: usize) {
+    // SAFETY: the caller guarantees rows and instructions.
+    unsafe { registers::multiply::<Avx2, 4, 1>(rows, right, out, stride) };
+}
+
+struct Avx2;
+
+impl DotProducts for Avx2 {
+    type Group = Quad;
+    /// The columns of a panel in halves.
+    type Sums = [__m256i; 2];
+    /// The even and the odd bytes.
+    type Left = [__m256i; 2];
+    type Right = [[__m256i; 2]; 2];
+
+    #[inline(always)]
+    unsafe fn zeros() -> Self::Sums {
+        // SAFETY: the caller guarantees the instructions.
+        [unsafe { _mm256_setzero_si256() }; 2]
+    }
+
+    #[inline(always)]
+    unsafe fn left(group: *const Quad) -> Self::Left {
+        // SAFETY: the caller guarantees it, and groups are aligned as lines are.
+        unsafe {
+            let group = _mm256_set1_epi32(*group.cast::<i32>());
+            [_mm256_and_si256(group, _mm256_set1_epi16(0xff)), _mm256_srli_epi16(group, 8)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn right(line: *const Line) -> Self::Right {
+        // SAFETY: the caller guarantees it, lines are aligned to 64 bytes, and a half has 32.
+        unsafe {
+            let halves = line.cast::<__m256i>();
+            [widened(_mm256_load_si256(halves)), widened(_mm256_load_si256(halves.add(1)))]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_add(sums: &mut Self::Sums, left: Self::Left, right: Self::Right) {
+        for half in 0..2 {
+            // SAFETY: the caller guarantees the instructions.
             unsafe {
-                match starts.first_chunk::<ROWS>() {
-                    Some(starts) => tile(starts, &right[..rows.quads], panel, out),
-                    None => {
-                        for (start, out) in starts.iter().zip(out.chunks_mut(1)) {
-                            tile(&[*start], &right[..rows.quads], panel, out);
-                        }
-                    }
-                }
+                let even = _mm256_madd_epi16(left[0], right[half][0]);
+                let odd = _mm256_madd_epi16(left[1], right[half][1]);
+                sums[half] = _mm256_add_epi32(_mm256_add_epi32(sums[half], even), odd);
             }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store(sums: Self::Sums, out: &mut [i32; PANEL]) {
+        for (sums, out) in sums.iter().zip(out.as_chunks_mut::<{ PANEL / 2 }>().0) {
+            // SAFETY: half of a panel's columns are one vector.
+            unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), *sums) };
         }
     }
 }
 
-/// Multiplies a few rows by a panel. Products of a row's bytes, unsigned, with the panel's, signed, fit into 16 bits
-/// only alone, so even and odd bytes are widened apart.
+/// The even and the odd bytes of a panel, signed.
 ///
 /// # Safety
-/// The processor must have AVX2, and each start as many fours of values as `right` has lines.
-#[inline]
-#[target_feature(enable = "avx2")]
-unsafe fn tile<const ROWS: usize>(
-    starts: &[*const Line; ROWS],
-    right: &[Line],
-    panel: usize,
-    out: &mut [Products],
-) {
-    let low_bytes = _mm256_set1_epi16(0xff);
-    let mut sums = [[_mm256_setzero_si256(); 2]; ROWS];
-    for (quad, line) in right.iter().enumerate() {
-        let halves = line.0.as_chunks::<32>().0;
-        let right: [[__m256i; 2]; 2] = std::array::from_fn(|half| {
-            // SAFETY: lines are aligned to 64 bytes, and a half has 32.
-            let bytes = unsafe { _mm256_load_si256(halves[half].as_ptr().cast()) };
-            [_mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8), _mm256_srai_epi16(bytes, 8)]
-        });
-        for (sums, start) in sums.iter_mut().zip(starts) {
-            // SAFETY: the caller guarantees the rows.
-            let left = _mm256_set1_epi32(unsafe { *start.cast::<i32>().add(quad) });
-            let left = [_mm256_and_si256(left, low_bytes), _mm256_srli_epi16(left, 8)];
-            for (sum, right) in sums.iter_mut().zip(right) {
-                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(left[0], right[0]));
-                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(left[1], right[1]));
-            }
-        }
-    }
-    for (sums, out) in sums.iter().zip(out) {
-        for (sum, out) in sums.iter().zip(out[panel].as_chunks_mut::<{ PANEL / 2 }>().0) {
-            // SAFETY: half of a panel's columns are one vector.
-            unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), *sum) };
-        }
-    }
+/// The processor must have AVX2.
+#[inline(always)]
+unsafe fn widened(bytes: __m256i) -> [__m256i; 2] {
+    // SAFETY: the caller guarantees the instructions.
+    unsafe { [_mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8), _mm256_srai_epi16(bytes, 8)] }
 }

@@ -9,20 +9,18 @@
 //! 2022, arXiv:2211.10438) divides the input's channels by factors that the weight's rows are multiplied by.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod engine;
-mod left;
 mod line;
-mod portable;
-mod product;
 mod quantize;
-mod rows;
 mod weight;
 
-pub(crate) use engine::{Engine, engine};
-pub(crate) use product::{linear_geglu, product};
+pub(crate) use engine::engine;
+pub(crate) use line::Quad;
 pub(crate) use quantize::quantize_row;
 pub(crate) use weight::Int8Weight;
 

@@ -1,11 +1,12 @@
 //! Compares every kernel that this processor supports with products of integers, bit by bit, and with products in f64
 //! within what rounding may cost.
 
-use super::engine::Engine;
-use super::{Int8Weight, linear_geglu, product, quantize_row};
+use super::engine::{PORTABLE, supported};
+use super::{Int8Weight, Quad, quantize_row};
 use crate::cpu::conv2d::Geometry;
 use crate::cpu::elementwise::gelu;
 use crate::cpu::epilogue::SliceEpilogue;
+use crate::cpu::lines::{Kernel, linear_geglu, product};
 use crate::cpu::pack::{Factor, FactorPart};
 use crate::cpu::window::Window;
 use crate::shapes::{Activation, Conv2dOptions, Padding};
@@ -47,12 +48,11 @@ impl Rounded {
     }
 }
 
-/// Returns all engines of this processor, and prints their names.
-fn engines() -> Vec<Engine> {
-    let engines = Engine::supported();
-    let names: Vec<_> = engines.iter().map(|engine| engine.name()).collect();
-    println!("int8 kernels that run on this processor: {}", names.join(", "));
-    engines
+/// Returns all kernels of this processor, and prints their names.
+fn kernels() -> Vec<&'static Kernel<Quad>> {
+    let kernels: Vec<_> = supported().collect();
+    println!("int8 kernels that run on this processor: {kernels:?}");
+    kernels
 }
 
 fn packed(weight: &[f32], factors: Option<&[f32]>, size: [usize; 2]) -> (Rounded, Int8Weight) {
@@ -84,9 +84,9 @@ fn products_of_any_shape_are_exact() {
             let left = Rounded::new(&x, depth, factors);
             let (right, packed) = packed(&weight, factors, [columns, depth]);
             let expected = integer_products(&left, &right, depth);
-            for engine in engines() {
-                let found = product(engine, &x, rows, &Window::Same, &packed, &SliceEpilogue::default());
-                let what = format!("{}: {rows}, {depth}, {columns}", engine.name());
+            for kernel in kernels() {
+                let found = product(kernel, &x, rows, &Window::Same, &packed, &SliceEpilogue::default());
+                let what = format!("{}: {rows}, {depth}, {columns}", kernel.name);
                 assert!(found == expected, "{what}");
             }
         }
@@ -100,10 +100,10 @@ fn the_largest_integers_do_not_saturate() {
         let (_, packed) = packed(&vec![weight; depth * columns], None, [columns, depth]);
         let expected =
             vec![x * weight * (127 * 127 * depth) as f32 * (1f32 / 127. * (1. / 127.)); rows * columns];
-        for engine in engines() {
+        for kernel in kernels() {
             let x = vec![x; rows * depth];
-            let found = product(engine, &x, rows, &Window::Same, &packed, &SliceEpilogue::default());
-            assert_eq!(found, expected, "{}: {weight}", engine.name());
+            let found = product(kernel, &x, rows, &Window::Same, &packed, &SliceEpilogue::default());
+            assert_eq!(found, expected, "{}: {weight}", kernel.name);
         }
     }
 }
@@ -117,7 +117,7 @@ fn rounding_costs_no_more_than_half_a_step() {
         let (x, weight) = (random.values(rows * depth), random.values(depth * columns));
         let left = Rounded::new(&x, depth, None);
         let (right, packed) = packed(&weight, None, [columns, depth]);
-        let found = product(Engine::Portable, &x, rows, &Window::Same, &packed, &SliceEpilogue::default());
+        let found = product(&PORTABLE, &x, rows, &Window::Same, &packed, &SliceEpilogue::default());
         for (place, found) in found.iter().enumerate() {
             let (row, column) = (place / columns, place % columns);
             let (x, weight) = (&x[row * depth..][..depth], &weight[column * depth..][..depth]);
@@ -141,7 +141,7 @@ fn what_follows_a_product_is_applied_to_it() {
     let (x, weight) = (random.values(rows * depth), random.values(depth * columns));
     let (bias, residual) = (random.values(columns), random.values(rows * columns));
     let (_, packed) = packed(&weight, None, [columns, depth]);
-    let plain = product(Engine::Portable, &x, rows, &Window::Same, &packed, &SliceEpilogue::default());
+    let plain = product(&PORTABLE, &x, rows, &Window::Same, &packed, &SliceEpilogue::default());
     let epilogue = SliceEpilogue {
         bias: Some(&bias),
         shift: None,
@@ -153,9 +153,9 @@ fn what_follows_a_product_is_applied_to_it() {
         .enumerate()
         .map(|(place, value)| gelu(value + bias[place % columns] + residual[place]))
         .collect();
-    for engine in engines() {
-        let found = product(engine, &x, rows, &Window::Same, &packed, &epilogue);
-        assert_each_close(engine.name(), &found, &expected, 1e-6);
+    for kernel in kernels() {
+        let found = product(kernel, &x, rows, &Window::Same, &packed, &epilogue);
+        assert_each_close(kernel.name, &found, &expected, 1e-6);
     }
 }
 
@@ -166,14 +166,14 @@ fn gates_are_those_of_the_second_half() {
     let (x, weight, bias) =
         (random.values(rows * depth), random.values(2 * columns * depth), random.values(2 * columns));
     let (_, packed) = packed(&weight, None, [2 * columns, depth]);
-    let both = product(Engine::Portable, &x, rows, &Window::Same, &packed, &SliceEpilogue::bias(Some(&bias)));
+    let both = product(&PORTABLE, &x, rows, &Window::Same, &packed, &SliceEpilogue::bias(Some(&bias)));
     let expected: Vec<f32> = both
         .chunks_exact(2 * columns)
         .flat_map(|row| (0..columns).map(|column| row[column] * gelu(row[columns + column])))
         .collect();
-    for engine in engines() {
-        let found = linear_geglu(engine, &x, rows, &packed, Some(&bias));
-        assert_each_close(engine.name(), &found, &expected, 1e-5);
+    for kernel in kernels() {
+        let found = linear_geglu(kernel, &x, rows, &packed, Some(&bias));
+        assert_each_close(kernel.name, &found, &expected, 1e-5);
     }
 }
 
@@ -194,9 +194,9 @@ fn a_convolution_reads_zeros_outside_of_its_image() {
     });
     let expected = integer_products(&Rounded::new(&seen, in_channels, None), &right, in_channels);
     assert!(expected.chunks_exact(out_channels).any(|row| row.iter().all(|value| *value == 0.)));
-    for engine in engines() {
-        let found = product(engine, &x, rows, &window, &packed, &SliceEpilogue::default());
-        assert!(found == expected, "{}", engine.name());
+    for kernel in kernels() {
+        let found = product(kernel, &x, rows, &window, &packed, &SliceEpilogue::default());
+        assert!(found == expected, "{}", kernel.name);
     }
 }
 
@@ -207,14 +207,10 @@ fn a_row_with_what_is_not_finite_is_not_a_number() {
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut x = vec![1f32; rows * depth];
         x[depth + 69] = value;
-        for engine in engines() {
-            let found = product(engine, &x, rows, &Window::Same, &packed, &SliceEpilogue::default());
+        for kernel in kernels() {
+            let found = product(kernel, &x, rows, &Window::Same, &packed, &SliceEpilogue::default());
             for (row, found) in found.chunks_exact(columns).enumerate() {
-                assert!(
-                    found.iter().all(|value| value.is_nan() == (row == 1)),
-                    "{}: {found:?}",
-                    engine.name()
-                );
+                assert!(found.iter().all(|value| value.is_nan() == (row == 1)), "{}: {found:?}", kernel.name);
             }
         }
     }
