@@ -18,10 +18,15 @@ fn bf16_values(random: &mut Random, count: usize) -> Vec<bf16> {
     random.values(count).into_iter().map(bf16::from_f32).collect()
 }
 
-/// Returns all kernels of this processor, and prints their names.
+#[cfg(target_arch = "x86_64")]
+static INTERPRETED: Kernel<Pair> = crate::cpu::lines::amx::interpreter::kernel();
+
+/// Returns all kernels of this processor and an interpreted one, and prints their names.
 fn kernels() -> Vec<&'static Kernel<Pair>> {
     let mut kernels: Vec<_> = supported().map(|(kernel, _)| kernel).collect();
     kernels.push(&PORTABLE);
+    #[cfg(target_arch = "x86_64")]
+    kernels.push(&INTERPRETED);
     println!("bf16 kernels that run on this processor: {kernels:?}");
     kernels
 }

@@ -48,9 +48,14 @@ impl Rounded {
     }
 }
 
-/// Returns all kernels of this processor, and prints their names.
+#[cfg(target_arch = "x86_64")]
+static INTERPRETED: Kernel<Quad> = crate::cpu::lines::amx::interpreter::kernel();
+
+/// Returns all kernels of this processor and an interpreted one, and prints their names.
 fn kernels() -> Vec<&'static Kernel<Quad>> {
-    let kernels: Vec<_> = supported().collect();
+    let mut kernels: Vec<_> = supported().collect();
+    #[cfg(target_arch = "x86_64")]
+    kernels.push(&INTERPRETED);
     println!("int8 kernels that run on this processor: {kernels:?}");
     kernels
 }

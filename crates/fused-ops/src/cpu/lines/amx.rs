@@ -7,6 +7,9 @@ use super::line::{Group, Line};
 use crate::settings::Instructions;
 use std::arch::x86_64::{__cpuid_count, _xgetbv};
 
+#[cfg(test)]
+pub(crate) mod interpreter;
+
 /// The rows of a tile.
 const TILE: usize = 16;
 
@@ -14,6 +17,9 @@ const TILE: usize = 16;
 pub(crate) trait TileGroup: Group {
     /// Says in CPUID leaf 7, EDX, that the processor has the instruction.
     const CPUID: u32;
+    /// The instructions of [`multiply`](Self::multiply).
+    #[cfg(test)]
+    const PRODUCT: &'static str;
 
     /// Multiplies 32 rows by two panels: four tiles of sums, from two tiles on either side.
     ///
@@ -224,7 +230,7 @@ fn for_each_block<G: Group>(
     }
 }
 
-/// The instructions of [`TileGroup::multiply`], one per line: a template for `asm!`.
+/// The instructions of [`TileGroup::multiply`], one per line: a template for `asm!`, which the tests interpret too.
 macro_rules! product_of {
     ($instruction:literal) => {
         concat!(
@@ -271,6 +277,8 @@ macro_rules! tile_group {
     ($group:ty, $instruction:literal, $cpuid_bit:literal) => {
         impl crate::cpu::lines::amx::TileGroup for $group {
             const CPUID: u32 = 1 << $cpuid_bit;
+            #[cfg(test)]
+            const PRODUCT: &'static str = crate::cpu::lines::amx::product_of!($instruction);
 
             unsafe fn multiply(block: crate::cpu::lines::amx::Block<Self>) {
                 type Line = crate::cpu::lines::Line<$group>;
