@@ -1,6 +1,6 @@
 //! Lists the activation functions that a tower's `config.json` can name as `hidden_act`.
 
-use fused_ops::Epilogue;
+use fused_ops::Activation;
 use serde::{Deserialize, Serialize};
 
 /// The activation between the two linear layers of a feed-forward block.
@@ -17,12 +17,12 @@ pub enum HiddenAct {
 }
 
 impl HiddenAct {
-    /// The epilogue of a linear layer that applies this function.
-    pub(crate) fn epilogue<'a>(self) -> Epilogue<'a> {
-        Epilogue::activation(match self {
-            Self::Gelu => fused_ops::Activation::Gelu,
-            Self::GeluTanh => fused_ops::Activation::GeluTanh,
-            Self::QuickGelu => fused_ops::Activation::QuickGelu,
-        })
+    /// The operation.
+    pub(crate) fn operation(self) -> Activation {
+        match self {
+            Self::Gelu => Activation::Gelu,
+            Self::GeluTanh => Activation::GeluTanh,
+            Self::QuickGelu => Activation::QuickGelu,
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use fused_ops::{AttentionHeads, Epilogue, LayerNorm, Linear, LinearGroup, attention, causal_attention};
+use fused_ops::{AttentionHeads, LayerNorm, Linear, LinearGroup, attention, causal_attention};
 
 use crate::activation::HiddenAct;
 use crate::layer_shape::LayerShape;
@@ -112,7 +112,6 @@ impl Mlp {
 
     /// Adds the residual.
     pub(crate) fn forward(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        let inner = self.fc1.forward_with(x, &self.activation.epilogue())?;
-        self.fc2.forward_with(&inner, &Epilogue::residual(residual))
+        self.fc1.forward_through(x, self.activation.operation(), &self.fc2, residual)
     }
 }

@@ -88,7 +88,6 @@ impl JointLayer {
         let mixed = attention(&self.other_query.forward(&x)?, &key, &value, self.heads, other.bias)?;
         let x = self.other_output.forward(&mixed, &x)?;
 
-        let inner = self.intermediate.forward_with(&x, &self.activation.epilogue())?;
-        self.output.forward(&inner, &x)
+        self.output.forward_after(&self.intermediate, self.activation, &x)
     }
 }

@@ -46,8 +46,7 @@ impl XlmRobertaLayer {
 
     fn after_attention(&self, attended: &Tensor, x: &Tensor) -> Result<Tensor> {
         let x = self.attention_output.forward(attended, x)?;
-        let inner = self.intermediate.forward_with(&x, &self.activation.epilogue())?;
-        self.output.forward(&inner, &x)
+        self.output.forward_after(&self.intermediate, self.activation, &x)
     }
 }
 
@@ -102,5 +101,10 @@ impl ResidualNorm {
 
     pub(crate) fn forward(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         self.dense.forward_normalised(x, residual, &self.layer_norm)
+    }
+
+    /// The end of a feed-forward block on `x`, after another layer and its activation.
+    pub(crate) fn forward_after(&self, first: &Linear, activation: HiddenAct, x: &Tensor) -> Result<Tensor> {
+        first.forward_through_normalised(x, activation.operation(), &self.dense, x, &self.layer_norm)
     }
 }

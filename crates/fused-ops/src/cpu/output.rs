@@ -17,31 +17,31 @@ pub(crate) unsafe fn written(len: usize, write: impl FnOnce(&mut [MaybeUninit<f3
 
 /// A slice that several threads write to, each in its own part.
 #[derive(Clone, Copy)]
-pub(crate) struct SharedOutput<'a> {
-    start: *mut f32,
+pub(crate) struct SharedOutput<'a, T = f32> {
+    start: *mut T,
     len: usize,
-    lifetime: PhantomData<&'a mut [MaybeUninit<f32>]>,
+    lifetime: PhantomData<&'a mut [MaybeUninit<T>]>,
 }
 
 // SAFETY: it gives out addresses alone, and what is done with those is unsafe: whoever does it guarantees that no other thread
 // touches the same part.
-unsafe impl Send for SharedOutput<'_> {}
+unsafe impl<T: Send> Send for SharedOutput<'_, T> {}
 // SAFETY: as above.
-unsafe impl Sync for SharedOutput<'_> {}
+unsafe impl<T: Send> Sync for SharedOutput<'_, T> {}
 
-impl<'a> SharedOutput<'a> {
+impl<'a, T: Copy> SharedOutput<'a, T> {
     /// Wraps uninitialized values, to be written before they are read.
-    pub(crate) fn new(out: &'a mut [MaybeUninit<f32>]) -> Self {
+    pub(crate) fn new(out: &'a mut [MaybeUninit<T>]) -> Self {
         Self { start: out.as_mut_ptr().cast(), len: out.len(), lifetime: PhantomData }
     }
 
     /// Wraps existing values.
-    pub(crate) fn of_values(out: &'a mut [f32]) -> Self {
+    pub(crate) fn of_values(out: &'a mut [T]) -> Self {
         Self { start: out.as_mut_ptr(), len: out.len(), lifetime: PhantomData }
     }
 
     /// The address of the value at `offset`.
-    pub(crate) fn at(self, offset: usize) -> *mut f32 {
+    pub(crate) fn at(self, offset: usize) -> *mut T {
         assert!(offset <= self.len, "an address {offset} in a result of {} values", self.len);
         // SAFETY: it lies within the slice, or just behind it.
         unsafe { self.start.add(offset) }
@@ -51,7 +51,7 @@ impl<'a> SharedOutput<'a> {
     ///
     /// # Safety
     /// They have been written, and nothing else accesses them during this borrow.
-    pub(crate) unsafe fn part(self, offset: usize, len: usize) -> &'a mut [f32] {
+    pub(crate) unsafe fn part(self, offset: usize, len: usize) -> &'a mut [T] {
         assert!(len <= self.len && offset <= self.len - len, "values outside of a result of {}", self.len);
         // SAFETY: they lie within the slice, and the caller guarantees the rest.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(offset), len) }
@@ -62,7 +62,7 @@ impl<'a> SharedOutput<'a> {
     /// # Safety
     /// Nothing else accesses these places meanwhile.
     #[inline(always)]
-    pub(crate) unsafe fn write(self, offset: usize, values: &[f32]) {
+    pub(crate) unsafe fn write(self, offset: usize, values: &[T]) {
         let len = values.len();
         assert!(len <= self.len && offset <= self.len - len, "values outside of a result of {}", self.len);
         // SAFETY: they lie within the slice, and the caller guarantees that nobody borrows them.

@@ -19,6 +19,8 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tenso
 use candle_nn::{Init, VarBuilder};
 use std::sync::Arc;
 
+mod feed_forward;
+
 /// A linear layer with weights in PyTorch's layout, `(out, in)`.
 #[derive(Debug, Clone)]
 pub struct Linear {

@@ -2,7 +2,7 @@
 
 use crate::{TOLERANCE, compare};
 use candle_core::{DType, Device, Error, Result, Tensor};
-use fused_ops::{Activation, Conv2d, Conv2dOptions, Epilogue, Linear, Padding, reference};
+use fused_ops::{Activation, Conv2d, Conv2dOptions, Epilogue, LayerNorm, Linear, Padding, reference};
 use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
 use std::time::Duration;
@@ -146,6 +146,40 @@ fn gated_linear_layers() -> Result<()> {
             assert_close(&what, &layer.forward_geglu(&x.detach())?, &reference()?, TOLERANCE);
             compare(&what, &mut random, &[&x], || layer.forward_geglu(&x), reference)?;
         }
+    }
+    Ok(())
+}
+
+/// A feed-forward block gives what its layers give one after the other, in f32, in bf16, and during training.
+#[test]
+fn feed_forward_blocks() -> Result<()> {
+    let mut random = Random::new(15);
+    let (batch, tokens, width, inner) = (2, 5, 40, 70);
+    let weights = [(inner, width), (width, inner)]
+        .map(|(rows, columns)| [random.uniform(&[rows, columns]), random.uniform(&[rows])]);
+    let norm = LayerNorm::new(
+        width,
+        1e-5,
+        var_builder(&[("weight", &random.uniform(&[width])), ("bias", &random.uniform(&[width]))]),
+    )?;
+    let x = random.variable(&[batch, tokens, width]);
+    let residual = random.uniform(&[batch, tokens, width]);
+    for dtype in [DType::F32, DType::BF16] {
+        let layer = |[weight, bias]: &[Tensor; 2]| {
+            Linear::from_tensors(weight.to_dtype(dtype)?, Some(bias.to_dtype(dtype)?))
+        };
+        let (first, second) = (layer(&weights[0])?, layer(&weights[1])?);
+        for x in [x.as_tensor().clone(), x.detach()] {
+            let between = first.forward_with(&x, &Epilogue::activation(Activation::QuickGelu))?;
+            let expected = second.forward_with(&between, &Epilogue::residual(&residual))?;
+            let found = first.forward_through(&x, Activation::QuickGelu, &second, &residual)?;
+            assert_close("feed-forward", &found, &expected, 0.);
+            let found =
+                first.forward_through_normalised(&x, Activation::QuickGelu, &second, &residual, &norm)?;
+            assert_close("normalised", &found, &norm.forward(&expected)?, 0.);
+        }
+        // Without a place for what the first layer gives.
+        assert!(first.forward_through(&x.detach(), Activation::Gelu, &first, &residual).is_err());
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use super::{Bf16Weight, attention};
 use crate::cpu::conv2d::Geometry;
 use crate::cpu::elementwise::gelu;
 use crate::cpu::epilogue::{Shift, SliceEpilogue};
-use crate::cpu::lines::{Kernel, linear_geglu, product};
+use crate::cpu::lines::{Kernel, linear_geglu, product, two_products};
 use crate::cpu::pack::{Panels, Strides};
 use crate::cpu::window::Window;
 use crate::shapes::{Activation, Conv2dOptions, Heads, Padding, Span};
@@ -143,6 +143,31 @@ fn what_follows_a_product_is_applied_to_it() {
     for kernel in kernels() {
         let found = product(kernel, &x, rows, &Window::Same, &packed, &epilogue);
         assert_each_close(kernel.name, &found, &expected, rounding(depth));
+    }
+}
+
+#[test]
+fn two_products_give_the_bits_that_they_give_apart() {
+    let mut random = Random::new(11);
+    for [rows, depth, inner, columns] in [[1, 1, 1, 1], [37, 48, 70, 40], [100, 33, 512, 17]] {
+        let (x, residual) = (random.values(rows * depth), random.values(rows * columns));
+        let (bias, next_bias) = (random.values(inner), random.values(columns));
+        let mut packed = |depth: usize, columns: usize| {
+            let weight = bf16_values(&mut random, depth * columns);
+            let strides = Strides { tap: 0, depth: 1, column: depth };
+            Bf16Weight::new(&Panels::pack(&weight, 1, depth, columns, strides))
+        };
+        let (weight, next) = (packed(depth, inner), packed(inner, columns));
+        let epilogue =
+            SliceEpilogue { activation: Some(Activation::Gelu), ..SliceEpilogue::bias(Some(&bias)) };
+        let next_epilogue =
+            SliceEpilogue { residual: Some(&residual), ..SliceEpilogue::bias(Some(&next_bias)) };
+        for kernel in kernels() {
+            let between = product(kernel, &x, rows, &Window::Same, &weight, &epilogue);
+            let expected = product(kernel, &between, rows, &Window::Same, &next, &next_epilogue);
+            let found = two_products(kernel, &x, rows, (&weight, &epilogue), (&next, &next_epilogue));
+            assert!(found == expected, "{}: {rows}, {depth}, {inner}, {columns}", kernel.name);
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::line::Line;
 use super::weight::Encoding;
+use crate::cpu::output::SharedOutput;
 use crate::cpu::simd::vectorized;
 use rayon::prelude::*;
 
@@ -21,14 +22,10 @@ pub(super) struct LeftRows<E: Encoding> {
 impl<E: Encoding> LeftRows<E> {
     /// Encodes rows of `depth` values.
     pub(super) fn encode(encoding: &E, values: &[f32], depth: usize) -> Self {
-        let count = depth.div_ceil(Line::<E::Group>::VALUES);
-        // Rows at a distance of a large power of two would evict each other from the cache.
-        let stride = count + usize::from(count.is_multiple_of(16));
-        let rows = values.len().checked_div(depth).unwrap_or(0);
-        let mut lines = vec![Line::<E::Group>::ZERO; rows * stride];
-        let mut scales = vec![E::RowScale::default(); rows];
-        let tasks = lines.par_chunks_mut((ROWS_PER_TASK * stride).max(1));
-        let tasks = tasks.zip(scales.par_chunks_mut(ROWS_PER_TASK));
+        let mut left = Self::zeros(values.len().checked_div(depth).unwrap_or(0), depth);
+        let stride = left.stride;
+        let tasks = left.lines.par_chunks_mut((ROWS_PER_TASK * stride).max(1));
+        let tasks = tasks.zip(left.scales.par_chunks_mut(ROWS_PER_TASK));
         tasks.zip(values.par_chunks((ROWS_PER_TASK * depth).max(1))).for_each(|((lines, scales), values)| {
             let mut scratch = Vec::new();
             vectorized(
@@ -41,7 +38,21 @@ impl<E: Encoding> LeftRows<E> {
                 },
             );
         });
-        Self { lines, scales, stride, count }
+        left
+    }
+
+    /// Lines of zeros for rows of `depth` values.
+    pub(super) fn zeros(rows: usize, depth: usize) -> Self {
+        let count = depth.div_ceil(Line::<E::Group>::VALUES);
+        // Rows at a distance of a large power of two would evict each other from the cache.
+        let stride = count + usize::from(count.is_multiple_of(16));
+        let lines = vec![Line::<E::Group>::ZERO; rows * stride];
+        Self { lines, scales: vec![E::RowScale::default(); rows], stride, count }
+    }
+
+    /// The lines, for several threads to write, and how many there are from one row to the next.
+    pub(super) fn shared(&mut self) -> (SharedOutput<'_, Line<E::Group>>, usize) {
+        (SharedOutput::of_values(&mut self.lines), self.stride)
     }
 
     /// The lines of a row.

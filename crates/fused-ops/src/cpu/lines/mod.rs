@@ -16,5 +16,5 @@ mod weight;
 
 pub(crate) use kernel::{Kernel, Products, Rows};
 pub(crate) use line::{Group, Line};
-pub(crate) use product::{linear_geglu, product};
+pub(crate) use product::{linear_geglu, product, two_products};
 pub(crate) use weight::{Encoding, LineWeight};

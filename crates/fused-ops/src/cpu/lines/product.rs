@@ -24,31 +24,109 @@ pub(crate) fn product<E: Encoding>(
     weight: &LineWeight<E>,
     epilogue: &SliceEpilogue,
 ) -> Vec<f32> {
-    let columns = weight.size().columns;
-    epilogue.check(rows, columns);
+    let FactorSize { depth, columns, .. } = weight.size();
+    let left = LeftRows::encode(&weight.encoding, left, depth);
     let write = |out: &mut [MaybeUninit<f32>]| {
         let out = SharedOutput::new(out);
-        let panels = columns.div_ceil(PANEL);
-        for_each_part(kernel, left, rows, window, weight, panels, |mut part, panels| {
-            for panel in panels.clone().step_by(2) {
-                let first = panel * PANEL;
-                let width = (2 * PANEL).min(columns - first);
-                part.multiply(
-                    [panel, panel + 1],
-                    2.min(panels.end - panel),
-                    #[inline(always)]
-                    |row, values| {
-                        let values = &mut values.as_flattened_mut()[..width];
-                        epilogue.finish(row, first, columns, values);
-                        // SAFETY: only this part writes these columns of its rows.
-                        unsafe { out.write(row * columns + first, values) };
-                    },
-                );
-            }
-        });
+        for_each_result(
+            kernel,
+            &left,
+            rows,
+            window,
+            weight,
+            epilogue,
+            #[inline(always)]
+            |row, first, values| {
+                // SAFETY: nothing else writes these columns of the row.
+                unsafe { out.write(row * columns + first, values) };
+            },
+        );
     };
-    // SAFETY: the parts cover the result.
+    // SAFETY: the results cover the output.
     unsafe { written(rows * columns, write) }
+}
+
+/// [`product`] with one weight and then with another, each with its epilogue. What is between them is encoded as soon as
+/// it is computed, which gives the same bits and moves less memory.
+pub(crate) fn two_products<E: Encoding<RowScale = ()>>(
+    kernel: &Kernel<E::Group>,
+    left: &[f32],
+    rows: usize,
+    (weight, epilogue): (&LineWeight<E>, &SliceEpilogue),
+    (next, next_epilogue): (&LineWeight<E>, &SliceEpilogue),
+) -> Vec<f32> {
+    // A pair of panels fills a line.
+    const { assert!(Line::<E::Group>::VALUES == 2 * PANEL) };
+    let FactorSize { depth, columns: inner, .. } = weight.size();
+    let FactorSize { taps, depth: next_depth, columns } = next.size();
+    assert!(taps == 1 && next_depth == inner);
+    let left = LeftRows::encode(&weight.encoding, left, depth);
+    let mut between = LeftRows::<E>::zeros(rows, inner);
+    let (lines, stride) = between.shared();
+    for_each_result(
+        kernel,
+        &left,
+        rows,
+        &Window::Same,
+        weight,
+        epilogue,
+        #[inline(always)]
+        |row, first, values| {
+            let mut line = [Line::<E::Group>::ZERO];
+            next.encoding.encode_row(values, &mut Vec::new(), &mut line);
+            // SAFETY: nothing else writes these columns of the row, which are a line.
+            unsafe { lines.write(row * stride + first / (2 * PANEL), &line) };
+        },
+    );
+    let write = |out: &mut [MaybeUninit<f32>]| {
+        let out = SharedOutput::new(out);
+        for_each_result(
+            kernel,
+            &between,
+            rows,
+            &Window::Same,
+            next,
+            next_epilogue,
+            #[inline(always)]
+            |row, first, values| {
+                // SAFETY: nothing else writes these columns of the row.
+                unsafe { out.write(row * columns + first, values) };
+            },
+        );
+    };
+    // SAFETY: the results cover the output.
+    unsafe { written(rows * columns, write) }
+}
+
+/// Calls `write` on all threads for each row of a product and each pair of panels: with the row, the first column, and
+/// the results.
+fn for_each_result<E: Encoding>(
+    kernel: &Kernel<E::Group>,
+    left: &LeftRows<E>,
+    rows: usize,
+    window: &Window,
+    weight: &LineWeight<E>,
+    epilogue: &SliceEpilogue,
+    write: impl Fn(usize, usize, &[f32]) + Sync,
+) {
+    let columns = weight.size().columns;
+    epilogue.check(rows, columns);
+    for_each_part(kernel, left, rows, window, weight, columns.div_ceil(PANEL), |mut part, panels| {
+        for panel in panels.clone().step_by(2) {
+            let first = panel * PANEL;
+            let width = (2 * PANEL).min(columns - first);
+            part.multiply(
+                [panel, panel + 1],
+                2.min(panels.end - panel),
+                #[inline(always)]
+                |row, values| {
+                    let values = &mut values.as_flattened_mut()[..width];
+                    epilogue.finish(row, first, columns, values);
+                    write(row, first, values);
+                },
+            );
+        }
+    });
 }
 
 /// [`linear_geglu`](crate::cpu::linear_geglu::linear_geglu) in the weight's arithmetic.
@@ -59,14 +137,15 @@ pub(crate) fn linear_geglu<E: Encoding>(
     weight: &LineWeight<E>,
     bias: Option<&[f32]>,
 ) -> Vec<f32> {
-    let FactorSize { taps, columns: both, .. } = weight.size();
+    let FactorSize { taps, depth, columns: both } = weight.size();
     let columns = both / 2;
     assert!(taps == 1 && both.is_multiple_of(2 * PANEL));
     assert!(bias.is_none_or(|bias| bias.len() == both));
+    let left = LeftRows::encode(&weight.encoding, left, depth);
     let write = |out: &mut [MaybeUninit<f32>]| {
         let out = SharedOutput::new(out);
         let panels = columns / PANEL;
-        for_each_part(kernel, left, rows, &Window::Same, weight, panels, |mut part, panels| {
+        for_each_part(kernel, &left, rows, &Window::Same, weight, panels, |mut part, panels| {
             for panel in panels {
                 let first = panel * PANEL;
                 part.multiply(
@@ -131,10 +210,10 @@ impl<E: Encoding> Part<'_, E> {
     }
 }
 
-/// Encodes the left factor, splits the result into parts, and calls `part` for each on all threads, with its panels.
+/// Splits a product into parts, and calls `part` for each on all threads, with its panels.
 fn for_each_part<E: Encoding>(
     kernel: &Kernel<E::Group>,
-    left: &[f32],
+    left: &LeftRows<E>,
     rows: usize,
     window: &Window,
     weight: &LineWeight<E>,
@@ -142,7 +221,6 @@ fn for_each_part<E: Encoding>(
     part: impl Fn(Part<E>, Range<usize>) + Sync,
 ) {
     let FactorSize { taps, depth, .. } = weight.size();
-    let left = LeftRows::encode(&weight.encoding, left, depth);
     let (lines, groups) = (depth.div_ceil(Line::<E::Group>::VALUES), depth.div_ceil(E::Group::LEN));
     let zeros = vec![Line([E::ZEROS; PANEL]); lines];
     let rows_per_task = LineWeight::<E>::ROWS_PER_TASK;
