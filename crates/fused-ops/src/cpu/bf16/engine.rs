@@ -1,6 +1,8 @@
 //! Determines whether bf16 is faster than f32 on this processor, and with which instructions.
 
 use super::line::{Line, Pair};
+#[cfg(target_arch = "aarch64")]
+use super::neon;
 #[cfg(target_arch = "x86_64")]
 use super::{amx, avx512};
 use crate::cpu::lines::{self, Kernel, Rows, portable};
@@ -18,7 +20,9 @@ pub(super) static PORTABLE: Kernel<Pair> = portable::kernel();
 /// the time of one in f32.
 #[cfg(target_arch = "x86_64")]
 static KERNELS: [(&Kernel<Pair>, f32); 2] = [(&amx::KERNEL, 1. / 8.), (&avx512::KERNEL, 1. / 2.)];
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+static KERNELS: [(&Kernel<Pair>, f32); 1] = [(&neon::KERNEL, 1. / 3.)];
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 static KERNELS: [(&Kernel<Pair>, f32); 0] = [];
 
 /// The instructions that multiply in bf16, and their speedup over f32.

@@ -9,6 +9,10 @@ mod attention;
 mod avx512;
 mod engine;
 mod line;
+#[cfg(any(test, target_arch = "aarch64"))]
+mod matrices;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod weight;
 
 pub(crate) use attention::attention;

@@ -1,14 +1,17 @@
 //! Compares every kernel that this processor supports with products in f64.
 
 use super::engine::{PORTABLE, supported};
-use super::line::Pair;
+use super::line::{Line, Pair};
+use super::matrices::{self, Matrices};
 use super::{Bf16Weight, attention};
 use crate::cpu::conv2d::Geometry;
 use crate::cpu::elementwise::gelu;
 use crate::cpu::epilogue::{Shift, SliceEpilogue};
-use crate::cpu::lines::{Kernel, linear_geglu, product, two_products};
+use crate::cpu::lines::kernel::Multiply;
+use crate::cpu::lines::{Group, Kernel, Products, Rows, linear_geglu, product, two_products};
 use crate::cpu::pack::{Panels, Strides};
 use crate::cpu::window::Window;
+use crate::settings::Instructions;
 use crate::shapes::{Activation, Conv2dOptions, Heads, Padding, Span};
 use half::bf16;
 use test_support::{Random, assert_each_close};
@@ -21,10 +24,65 @@ fn bf16_values(random: &mut Random, count: usize) -> Vec<bf16> {
 #[cfg(target_arch = "x86_64")]
 static INTERPRETED: Kernel<Pair> = crate::cpu::lines::amx::interpreter::kernel();
 
-/// Returns all kernels of this processor and an interpreted one, and prints their names.
+static SMALL_MATRICES: Kernel<Pair> = Kernel {
+    name: "small matrices",
+    instructions: Instructions::Portable,
+    is_supported: || true,
+    multiply: Multiply::Rows(in_small_matrices),
+    operations: None,
+};
+
+/// # Safety
+/// As for [`Rows`].
+unsafe fn in_small_matrices(rows: &Rows<Pair>, right: &[&[Line]], out: &mut [Products<Pair>], stride: usize) {
+    // SAFETY: the caller guarantees the rows.
+    unsafe { matrices::multiply::<SmallMatrices>(rows, right, out, stride) };
+}
+
+/// What Arm's instructions do.
+struct SmallMatrices;
+
+impl Matrices for SmallMatrices {
+    type Factor = [Pair; 4];
+    type Sums = [f32; 4];
+
+    unsafe fn zeros() -> [f32; 4] {
+        [0.; 4]
+    }
+
+    unsafe fn rows(rows: [*const Pair; 2]) -> [Pair; 4] {
+        // SAFETY: the caller guarantees two pairs of each.
+        let [[a, b], [c, d]] = rows.map(|row| unsafe { *row.cast::<[Pair; 2]>() });
+        [a, b, c, d]
+    }
+
+    unsafe fn columns(lines: [*const Pair; 2]) -> [[Pair; 4]; 2] {
+        // SAFETY: the caller guarantees four pairs of each.
+        let [first, second] = lines.map(|line| unsafe { *line.cast::<[Pair; 4]>() });
+        [[first[0], second[0], first[1], second[1]], [first[2], second[2], first[3], second[3]]]
+    }
+
+    unsafe fn multiply_add(sums: &mut [f32; 4], left: [Pair; 4], right: [Pair; 4]) {
+        for (i, sum) in sums.iter_mut().enumerate() {
+            let (row, column) = (&left[i / 2 * 2..][..2], &right[i % 2 * 2..][..2]);
+            let pairs = row.iter().zip(column);
+            *sum = pairs.fold(*sum, |sum, (left, right)| Pair::multiply_add(sum, *left, *right));
+        }
+    }
+
+    unsafe fn store([first, second]: [[f32; 4]; 2], [upper, lower]: [*mut f32; 2]) {
+        // SAFETY: the caller guarantees four values of each row.
+        unsafe {
+            *upper.cast::<[f32; 4]>() = [first[0], first[1], second[0], second[1]];
+            *lower.cast::<[f32; 4]>() = [first[2], first[3], second[2], second[3]];
+        }
+    }
+}
+
+/// Returns all kernels of this processor and those that tests stand in for, and prints their names.
 fn kernels() -> Vec<&'static Kernel<Pair>> {
     let mut kernels: Vec<_> = supported().map(|(kernel, _)| kernel).collect();
-    kernels.push(&PORTABLE);
+    kernels.extend([&PORTABLE, &SMALL_MATRICES]);
     #[cfg(target_arch = "x86_64")]
     kernels.push(&INTERPRETED);
     println!("bf16 kernels that run on this processor: {kernels:?}");
