@@ -68,8 +68,8 @@ impl Linear {
             return Ok(None);
         };
         let epilogue = Epilogue::residual(residual);
-        let is_plain = self.low_rank.is_none() && next.low_rank.is_none();
-        if !is_plain || !epilogue::is_fusible(&epilogue, x) {
+        let is_plain = |layer: &Self| layer.low_rank.is_none() && layer.record.is_none();
+        if !is_plain(self) || !is_plain(next) || !epilogue::is_fusible(&epilogue, x) {
             return Ok(None);
         }
         let (rows, inner) = out_shape(x.dims(), weight.size().depth, weight.size().columns)?;
