@@ -17,6 +17,9 @@ pub const STEPS: usize = 20;
 /// From 2 to 3 its images are similar; below, they get worse.
 pub const GUIDANCE_SCALE: f64 = 2.25;
 
+/// How many times its images' sides are enlarged.
+pub const SCALE: usize = 4;
+
 /// The recipe it was trained with.
 const RECIPE: &str = include_str!("../models/emoji/recipe.toml");
 

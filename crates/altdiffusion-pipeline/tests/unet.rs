@@ -153,7 +153,6 @@ fn bad_configurations_and_tensors_are_named() {
     );
     // A configuration that contradicts the weights: the missing or misshapen tensor is named.
     assert!(message(&|config| config.in_channels = 9).contains("conv_in.weight"));
-    assert!(message(&|config| config.use_linear_projection = true).contains("proj_in.weight"));
     assert!(message(&|config| config.cross_attention_dim = PerBlock::Same(24)).contains("attn2.to_k.weight"));
 
     let unet = UNet2DConditionModel::new(&config, weights).unwrap();

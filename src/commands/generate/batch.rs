@@ -84,7 +84,7 @@ impl Generate {
         if let Some(height) = self.height {
             options = options.height(height);
         }
-        options = options.scale(self.scale.unwrap_or(1));
+        options = options.scale(self.enlargement());
         options = options.prompts(self.prompts());
         if self.num_images.or(self.batch_count).is_some() {
             options = options.images(images / self.prompts().len().max(1));
@@ -125,6 +125,11 @@ impl Generate {
     pub(super) fn step_count(&self) -> usize {
         let default = if self.model.is_shipped() { shipped::STEPS } else { GenerateOptions::STEPS };
         self.steps.or(self.sampling.listed_steps()).unwrap_or(default)
+    }
+
+    /// How many times the images' sides are enlarged.
+    pub(super) fn enlargement(&self) -> usize {
+        self.scale.unwrap_or(if self.model.is_shipped() { shipped::SCALE } else { 1 })
     }
 
     pub(super) fn guidance(&self) -> f64 {

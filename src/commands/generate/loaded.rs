@@ -121,7 +121,7 @@ impl LoadedModel {
         let runs = asked.runs(options, pipeline.device(), images, latents)?;
         let count = if asked.only.is_some() { 1 } else { images };
         let captions: Vec<String> = asked.prompts().iter().map(|prompt| printable(prompt)).collect();
-        let enlarged = |side: usize| side.saturating_mul(asked.scale.unwrap_or(1));
+        let enlarged = |side: usize| side.saturating_mul(asked.enlargement());
         let sheet = ContactSheet::with_prompts((enlarged(width), enlarged(height)), count, &captions);
         asked.check_sizes(files, &sheet)?;
         let record = RunRecord {

@@ -124,7 +124,7 @@ pub struct Generate {
     /// Enlarge the images along each side, up to 4 times.
     ///
     /// By the network that some models have for it, to 4 times; to other sizes from there. Without such a network, by
-    /// interpolation, which adds no detail.
+    /// interpolation, which adds no detail. By default 1, and 4 for the built-in model.
     #[arg(long, value_name = "N", value_parser = option_values::scale, allow_negative_numbers = true)]
     pub(super) scale: Option<usize>,
 
