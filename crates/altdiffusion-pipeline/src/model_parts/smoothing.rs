@@ -163,13 +163,16 @@ impl ModelParts {
     }
 }
 
+/// Factors of layers' inputs, by the names of the weights.
+type Factors = BTreeMap<String, Vec<f32>>;
+
 /// The layers that lose clearly less with factors, and these factors.
 fn choose(
     weights: &Checkpoint,
     layers: &BTreeMap<String, usize>,
     records: &InputRecords,
     on_layer: &mut impl FnMut(),
-) -> Result<(Vec<SmoothedLayer>, BTreeMap<String, Vec<f32>>)> {
+) -> Result<(Vec<SmoothedLayer>, Factors)> {
     let (mut smoothed, mut factors) = (Vec::new(), BTreeMap::new());
     for name in layers.keys() {
         if let Some((largest, rows)) = records.of_layer(name)? {
