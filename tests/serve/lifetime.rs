@@ -1,6 +1,6 @@
 //! Tests what happens when clients go, queues are full, and the server ends.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -124,5 +124,88 @@ fn the_end_waits_for_what_runs() -> TestResult {
     let status = served.child.wait()?;
     assert_eq!(status.code(), Some(0));
     assert!(served.get("/health").is_err());
+    Ok(())
+}
+
+/// The head's length, and the body's that it announces.
+fn announced(answer: &[u8]) -> TestResult<(usize, usize)> {
+    let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").ok_or("no head")? + 4;
+    let text = String::from_utf8_lossy(&answer[..head]).into_owned();
+    let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")).ok_or("no length")?;
+    Ok((head, length.parse()?))
+}
+
+#[test]
+fn answers_that_nobody_takes_are_dropped() -> TestResult {
+    let served = Served::start(&["--answer-timeout", "1s", "--max-inputs", "20000"])?;
+    // Some 30 MB of answer, more than the system keeps for a client.
+    let body = json!({ "input": vec!["x"; 20_000] });
+    let mut idle = sent(&served, "/v1/embeddings", &body)?;
+    let answered = r#"altdiffusion_requests_total{path="/v1/embeddings",status="200"}"#;
+    wait_for(|| Ok(served.metric(answered).is_ok_and(|count| count == 1.0)))?;
+    thread::sleep(Duration::from_secs(3));
+    idle.set_read_timeout(Some(PATIENCE))?;
+    let mut answer = Vec::new();
+    // The end, or that the connection was reset.
+    let _ = idle.read_to_end(&mut answer);
+    let (head, length) = announced(&answer)?;
+    assert!(answer.len() - head < length, "{length} bytes came");
+
+    // One who reads on has as long as it takes.
+    let mut slow = sent(&served, "/v1/embeddings", &body)?;
+    slow.set_read_timeout(Some(PATIENCE))?;
+    let (mut answer, mut bytes) = (Vec::new(), vec![0; 1 << 20]);
+    loop {
+        match slow.read(&mut bytes)? {
+            0 => return Err("the answer broke off".into()),
+            count => answer.extend(&bytes[..count]),
+        }
+        let (head, length) = announced(&answer)?;
+        if answer.len() == head + length {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn streams_that_wait_for_work_are_kept() -> TestResult {
+    let served = Served::start(&["--answer-timeout", "200ms"])?;
+    let running = long_request(&served)?;
+    wait_for(|| is_drawing(&served))?;
+    let body = json!({ "prompt": "a cat", "steps": 1, "stream": true });
+    let mut waiting = sent(&served, "/v1/images/generations", &body)?;
+    thread::sleep(Duration::from_secs(2));
+    drop(running);
+    waiting.set_read_timeout(Some(PATIENCE))?;
+    let (mut answer, mut bytes) = (Vec::new(), [0; 4096]);
+    while !String::from_utf8_lossy(&answer).contains("image_generation.completed") {
+        match waiting.read(&mut bytes)? {
+            0 => return Err("the stream broke off".into()),
+            count => answer.extend(&bytes[..count]),
+        }
+    }
+    Ok(())
+}
+
+/// Clients keep connections for a while, and a request on one that the server closes meanwhile fails.
+#[test]
+fn idle_connections_live_longer_than_heads_may_take() -> TestResult {
+    let served = Served::start(&[])?;
+    let mut stream = TcpStream::connect(served.address.trim_start_matches("http://"))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut bytes = [0; 4096];
+    for pause in [11, 0] {
+        stream.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")?;
+        let count = stream.read(&mut bytes)?;
+        let answer = String::from_utf8_lossy(&bytes[..count]);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        thread::sleep(Duration::from_secs(pause));
+    }
+    stream.write_all(b"GET /health HTTP/1.1\r\n")?;
+    let begun = Instant::now();
+    // Closed, with or without an answer.
+    let _ = stream.read_to_end(&mut Vec::new());
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
     Ok(())
 }

@@ -36,8 +36,13 @@ pub struct Limits {
     pub connections: usize,
     /// How long a client may take to send the head of a request.
     pub head_time: Duration,
+    /// How long a connection may stay open between requests: longer than clients keep theirs, so that they end it.
+    pub idle_time: Duration,
     /// How long a client may take to send the body of a request (408 beyond).
     pub body_time: Duration,
+    /// How long a client may take nothing of its answer (closed beyond). Time in which there is nothing to take, as
+    /// between the events of a stream, does not count.
+    pub answer_time: Duration,
     /// How long a request may take (504 beyond, or 503 if the model was still being loaded). A request may ask for less
     /// by the header `x-request-timeout`, in seconds.
     pub request_time: Duration,
@@ -68,7 +73,9 @@ impl Default for Limits {
             batch_tokens: 2048,
             connections: 1024,
             head_time: Duration::from_secs(10),
+            idle_time: Duration::from_secs(75),
             body_time: Duration::from_secs(60),
+            answer_time: Duration::from_secs(60),
             request_time: Duration::from_secs(3600),
             shutdown_time: Duration::from_secs(120),
         }

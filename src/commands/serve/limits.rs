@@ -56,6 +56,10 @@ pub struct ServeLimits {
     /// A request may ask for less by the header x-request-timeout, in seconds.
     #[arg(long, value_name = "TIME", hide_short_help = true)]
     timeout: Option<String>,
+
+    /// How long a client may take nothing of an answer before its connection is closed, such as 30s. By default 1m.
+    #[arg(long, value_name = "TIME", hide_short_help = true)]
+    answer_timeout: Option<String>,
 }
 
 impl ServeLimits {
@@ -76,6 +80,7 @@ impl ServeLimits {
             max_body,
             max_connections,
             timeout,
+            answer_timeout,
         } = self;
         for (limit, given) in [
             (&mut limits.queued_drawings, queue_images),
@@ -95,6 +100,9 @@ impl ServeLimits {
         limits.image_pixels = max_pixels.map_or(limits.image_pixels, |pixels| pixels as u64);
         if let Some(time) = timeout {
             limits.request_time = duration(time).with_context(|| format!("--timeout {time}"))?;
+        }
+        if let Some(time) = answer_timeout {
+            limits.answer_time = duration(time).with_context(|| format!("--answer-timeout {time}"))?;
         }
         Ok(())
     }

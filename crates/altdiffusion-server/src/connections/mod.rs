@@ -1,5 +1,9 @@
 //! Accepts connections, within limits of number and time, and lets them finish at the end.
 
+mod answers;
+mod heads;
+
+use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
+use self::answers::Answers;
 use crate::limits::Limits;
 
 /// Streams that a connection may have open at once in HTTP/2.
@@ -34,11 +39,7 @@ pub(crate) async fn serve(
     let connections = Arc::new(Semaphore::new(limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
     let graceful = GracefulShutdown::new();
     let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.head_time)
-        .max_buf_size(HEAD_BYTES as usize * 4);
+    builder.http1().header_read_timeout(limits.idle_time).max_buf_size(HEAD_BYTES as usize * 4);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -63,17 +64,31 @@ pub(crate) async fn serve(
         };
         // Small answers leave at once.
         let _ = stream.set_nodelay(true);
-        let router = router.clone();
-        let service =
-            hyper::service::service_fn(move |request: Request<Incoming>| router.clone().oneshot(request));
-        let (builder, watcher, time) = (builder.clone(), graceful.watcher(), limits.head_time);
+        let (router, mut builder, watcher) = (router.clone(), builder.clone(), graceful.watcher());
+        let (head_time, answer_time) = (limits.head_time, limits.answer_time);
         tokio::spawn(async move {
-            if tokio::time::timeout(time, first_bytes(&stream)).await.is_err() {
+            if tokio::time::timeout(head_time, first_bytes(&stream)).await.is_err() {
                 return; // it says nothing
             }
+            let answers = Arc::new(Answers::default());
+            let of_service = Arc::clone(&answers);
+            let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+                let (router, answers) = (router.clone(), Arc::clone(&of_service));
+                async move {
+                    let answer = router.oneshot(request).await?;
+                    Ok::<_, Infallible>(answer.map(|body| answers.add(body)))
+                }
+            });
+            let (stream, head_timer) = heads::timed(stream, head_time);
+            builder.http1().timer(head_timer);
             let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-            if let Err(error) = watcher.watch(connection).await {
-                tracing::debug!("a connection ended: {error}");
+            tokio::select! {
+                ended = watcher.watch(connection) => if let Err(error) = ended {
+                    tracing::debug!("a connection ended: {error}");
+                },
+                () = answers.untaken_for(answer_time) => {
+                    tracing::info!(seconds = answer_time.as_secs_f64(), "closed a connection whose client took no answer");
+                }
             }
             drop(place);
         });
