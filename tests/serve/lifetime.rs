@@ -1,10 +1,15 @@
 //! Tests what happens when clients go, queues are full, and the server ends.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::mpsc::channel;
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use altdiffusion_server::{EmbeddingModel, Models, Server, ServerOptions};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use crate::server::Served;
@@ -31,8 +36,12 @@ fn long_request(served: &Served) -> TestResult<TcpStream> {
 
 /// Sends a request, and does not wait for the answer.
 fn sent(served: &Served, path: &str, body: &Value) -> TestResult<TcpStream> {
+    sent_to(served.address.trim_start_matches("http://"), path, body)
+}
+
+fn sent_to(address: impl ToSocketAddrs, path: &str, body: &Value) -> TestResult<TcpStream> {
     let body = body.to_string();
-    let mut stream = TcpStream::connect(served.address.trim_start_matches("http://"))?;
+    let mut stream = TcpStream::connect(address)?;
     let head = format!(
         "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()
@@ -208,4 +217,50 @@ fn idle_connections_live_longer_than_heads_may_take() -> TestResult {
     let _ = stream.read_to_end(&mut Vec::new());
     assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
     Ok(())
+}
+
+/// A model that cannot be loaded is tried again for each request, but not for those whose clients have gone.
+#[test]
+fn nothing_is_loaded_for_clients_that_have_gone() -> TestResult {
+    let ((started, starts), (allow, allowed)) = (channel(), channel::<()>());
+    let allowed = Mutex::new(allowed);
+    let load = move || {
+        let _ = started.send(());
+        let _ = allowed.lock().map(|allowed| allowed.recv());
+        Err(altclip_encoder::Error::Input("a model for a test".to_owned()))
+    };
+    let mut options = ServerOptions::default();
+    options.address.set_port(0);
+    let server = Server::bind(Models::new().embedding_model(EmbeddingModel::new("test", load)), options)?;
+    let address = server.address();
+    thread::spawn(move || server.run(std::future::pending()));
+    let text = json!({ "input": "a cat" });
+    let mut first = sent_to(address, "/v1/embeddings", &text)?;
+    starts.recv_timeout(PATIENCE)?;
+    let pixel = encoded_pixel()?;
+    let gone = [
+        sent_to(address, "/v1/embeddings", &text)?,
+        sent_to(address, "/v1/similarity", &json!({ "texts": ["a cat"], "images": [pixel] }))?,
+    ];
+    thread::sleep(Duration::from_secs(1));
+    drop(gone);
+    thread::sleep(Duration::from_secs(1));
+    allow.send(())?;
+    let mut last = sent_to(address, "/v1/embeddings", &text)?;
+    starts.recv_timeout(PATIENCE)?;
+    allow.send(())?;
+    for stream in [&mut first, &mut last] {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut bytes = [0; 12];
+        stream.read_exact(&mut bytes)?;
+        assert_eq!(String::from_utf8_lossy(&bytes), "HTTP/1.1 400");
+    }
+    assert!(starts.try_recv().is_err());
+    Ok(())
+}
+
+fn encoded_pixel() -> TestResult<String> {
+    let mut png = std::io::Cursor::new(Vec::new());
+    image::RgbImage::new(1, 1).write_to(&mut png, image::ImageFormat::Png)?;
+    Ok(BASE64_STANDARD.encode(png.get_ref()))
 }

@@ -2,7 +2,7 @@
 
 mod rows;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use altclip_encoder::Embedder;
@@ -77,7 +77,7 @@ impl Vectors {
     }
 }
 
-type Call = Box<dyn FnOnce(&Embedder) + Send>;
+type Call = Box<dyn FnOnce(Result<&Embedder, Problem>) + Send>;
 
 /// What is asked of the thread.
 pub(crate) enum EmbeddingJob {
@@ -89,13 +89,21 @@ pub(crate) enum EmbeddingJob {
         place: OwnedSemaphorePermit,
     },
     /// Anything else.
-    Call { call: Call, failed: Box<dyn FnOnce(Problem) + Send>, place: OwnedSemaphorePermit },
+    Call {
+        call: Call,
+        /// Gone when nobody waits for it.
+        caller: Weak<()>,
+        place: OwnedSemaphorePermit,
+    },
 }
 
 impl EmbeddingJob {
     /// Whether nobody waits for it.
     fn is_abandoned(&self) -> bool {
-        matches!(self, Self::Embed { reply, .. } if reply.is_closed())
+        match self {
+            Self::Embed { reply, .. } => reply.is_closed(),
+            Self::Call { caller, .. } => caller.strong_count() == 0,
+        }
     }
 }
 
@@ -179,26 +187,18 @@ impl EmbeddingQueue {
     ) -> Result<T, Problem> {
         let place = self.place(tokens)?;
         let (reply, received) = oneshot::channel();
-        let reply = Arc::new(std::sync::Mutex::new(Some(reply)));
-        let take = |reply: &std::sync::Mutex<Option<oneshot::Sender<_>>>| {
-            reply.lock().ok().and_then(|mut reply| reply.take())
-        };
-        let for_failure = Arc::clone(&reply);
+        let caller = Arc::new(());
         let job = EmbeddingJob::Call {
-            call: Box::new(move |embedder| {
-                if let Some(reply) = take(&reply).filter(|reply| !reply.is_closed()) {
-                    let _ = reply.send(call(embedder));
-                }
+            call: Box::new(move |embedder: Result<&Embedder, Problem>| {
+                let _ = reply.send(embedder.and_then(call));
             }),
-            failed: Box::new(move |problem| {
-                if let Some(reply) = take(&for_failure) {
-                    let _ = reply.send(Err(problem));
-                }
-            }),
+            caller: Arc::downgrade(&caller),
             place,
         };
         self.thread.send(job)?;
-        self.receive(received, deadline).await
+        let outcome = self.receive(received, deadline).await;
+        drop(caller);
+        outcome
     }
 
     async fn receive<T>(
@@ -306,6 +306,11 @@ impl Work for EmbeddingWork {
     type Job = EmbeddingJob;
 
     fn run(&mut self, job: EmbeddingJob, waiting: &Receiver<EmbeddingJob>, stage: &Stage) {
+        if job.is_abandoned() {
+            // Before the model is loaded, which others may not need.
+            self.metrics.add_cancelled();
+            return;
+        }
         let mut embedder = self.load(stage);
         let mut next = Some(job);
         let mut batch = Vec::new();
@@ -320,11 +325,11 @@ impl Work for EmbeddingWork {
                 (EmbeddingJob::Embed { reply, .. }, Err(problem)) => {
                     let _ = reply.send(Err(problem.clone()));
                 }
-                (EmbeddingJob::Call { failed, .. }, Err(problem)) => failed(problem.clone()),
+                (EmbeddingJob::Call { call, .. }, Err(problem)) => call(Err(problem.clone())),
                 (EmbeddingJob::Call { call, place, .. }, Ok(embedder)) => {
                     // In turn, since calls that keep coming would hold up the batch.
                     self.embed(embedder, batch);
-                    call(embedder);
+                    call(Ok(embedder));
                     drop(place);
                     return;
                 }
