@@ -29,7 +29,7 @@ pub(crate) struct PromptStates {
 pub(crate) struct PromptJob {
     prompts: Vec<String>,
     reply: oneshot::Sender<Result<PromptStates, Problem>>,
-    _place: OwnedSemaphorePermit,
+    place: OwnedSemaphorePermit,
 }
 
 /// A text encoder's queue.
@@ -66,7 +66,7 @@ impl PromptQueue {
             return Err(Problem::busy("too many prompts wait for this text encoder", Duration::from_secs(1)));
         };
         let (reply, received) = oneshot::channel();
-        self.thread.send(PromptJob { prompts, reply, _place: place })?;
+        self.thread.send(PromptJob { prompts, reply, place })?;
         match tokio::time::timeout_at(deadline.into(), received).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(Problem::failed()),
@@ -116,6 +116,8 @@ impl Work for PromptWork {
     fn run(&mut self, job: PromptJob, _: &Receiver<PromptJob>, stage: &Stage) {
         if !job.reply.is_closed() {
             let outcome = self.encode(&job.prompts, stage);
+            // Free before the client knows, who may come again at once.
+            drop(job.place);
             let _ = job.reply.send(outcome);
         }
     }

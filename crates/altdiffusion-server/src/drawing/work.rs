@@ -325,13 +325,12 @@ impl Work for DrawingWork {
         } else {
             self.status.add_time(start.elapsed());
         }
+        // The place in the queue and the room of its images are free before the client knows.
+        let DrawJob { request, place, events, .. } = job;
+        drop((request, place));
         if let Err(problem) = outcome {
-            let _ = job.events.send(DrawEvent::Failed(problem));
+            let _ = events.send(DrawEvent::Failed(problem));
         }
-        // The place in the queue is free before the client knows.
-        let DrawJob { place, events, .. } = job;
-        drop(place);
-        drop(events);
     }
 
     fn preload(&mut self, stage: &Stage) {

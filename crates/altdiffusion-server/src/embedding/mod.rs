@@ -88,12 +88,11 @@ pub(crate) enum EmbeddingJob {
         /// Its tokens in the queue, given back at the end.
         place: OwnedSemaphorePermit,
     },
-    /// Anything else.
+    /// Anything else, which keeps its place itself.
     Call {
         call: Call,
         /// Gone when nobody waits for it.
         caller: Weak<()>,
-        place: OwnedSemaphorePermit,
     },
 }
 
@@ -190,10 +189,12 @@ impl EmbeddingQueue {
         let caller = Arc::new(());
         let job = EmbeddingJob::Call {
             call: Box::new(move |embedder: Result<&Embedder, Problem>| {
-                let _ = reply.send(embedder.and_then(call));
+                let outcome = embedder.and_then(call);
+                // Free before the client knows, who may come again at once.
+                drop(place);
+                let _ = reply.send(outcome);
             }),
             caller: Arc::downgrade(&caller),
-            place,
         };
         self.thread.send(job)?;
         let outcome = self.receive(received, deadline).await;
@@ -322,15 +323,15 @@ impl Work for EmbeddingWork {
                 continue;
             }
             match (job, &mut embedder) {
-                (EmbeddingJob::Embed { reply, .. }, Err(problem)) => {
+                (EmbeddingJob::Embed { inputs, reply, place }, Err(problem)) => {
+                    drop((inputs, place));
                     let _ = reply.send(Err(problem.clone()));
                 }
                 (EmbeddingJob::Call { call, .. }, Err(problem)) => call(Err(problem.clone())),
-                (EmbeddingJob::Call { call, place, .. }, Ok(embedder)) => {
+                (EmbeddingJob::Call { call, .. }, Ok(embedder)) => {
                     // In turn, since calls that keep coming would hold up the batch.
                     self.embed(embedder, batch);
-                    call(Ok(embedder));
-                    drop(place);
+                    call(Ok(&*embedder));
                     return;
                 }
                 (EmbeddingJob::Embed { inputs, reply, place }, Ok(_)) => {
