@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use altclip_encoder::images::{self, Background, DecodeOptions, flatten, grey};
+use axum::body::Bytes;
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -74,7 +75,7 @@ impl GivenImage {
         field: &str,
         text: String,
     ) -> Result<Self, Problem> {
-        Self::decode(decoding, field, move |field| bytes(field, &text)).await
+        Self::decode(decoding, field, move |field| bytes(field, &text).map(Bytes::from)).await
     }
 
     /// The image in a file's bytes.
@@ -84,7 +85,7 @@ impl GivenImage {
     pub(crate) async fn of_file(
         decoding: &Arc<ImageDecoding>,
         field: &str,
-        bytes: Vec<u8>,
+        bytes: Bytes,
     ) -> Result<Self, Problem> {
         Self::decode(decoding, field, move |_| Ok(bytes)).await
     }
@@ -93,7 +94,7 @@ impl GivenImage {
     async fn decode(
         decoding: &Arc<ImageDecoding>,
         field: &str,
-        bytes: impl FnOnce(&str) -> Result<Vec<u8>, Problem> + Send + 'static,
+        bytes: impl FnOnce(&str) -> Result<Bytes, Problem> + Send + 'static,
     ) -> Result<Self, Problem> {
         let Ok(_turn) = decoding.turns.acquire().await else { return Err(Problem::failed()) };
         let (decoding, field) = (Arc::clone(decoding), field.to_owned());

@@ -78,7 +78,7 @@ pub(crate) async fn predict(
     let queue = state.embedding_model(Some(&entry.model))?;
     let (input, size) = match (entry.is_visual, form.text("text"), form.file(&["image"])) {
         (true, _, Some(bytes)) => {
-            let image = GivenImage::of_file(&state.decoding, "image", bytes.to_vec()).await?;
+            let image = GivenImage::of_file(&state.decoding, "image", bytes).await?;
             let size = image.image.dimensions();
             (Input::Image(Box::new(image)), Some(size))
         }

@@ -1,6 +1,7 @@
 //! `POST /v1/images/edits`: draws from an image, in whole or under a mask.
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
+use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{FromRequest, Multipart, Request, State as Extract};
 use axum::response::Response;
 use utoipa::ToSchema;
@@ -71,9 +72,9 @@ pub(crate) async fn edits(Extract(state): Extract<Shared>, request: Request) -> 
     let Some(image) = form.file(&["image", "image[]"]) else {
         return Err(Problem::field("image", "expected an image file"));
     };
-    let image = GivenImage::of_file(&state.decoding, "image", image.to_vec()).await?;
+    let image = GivenImage::of_file(&state.decoding, "image", image).await?;
     let mask = match form.file(&["mask"]) {
-        Some(mask) => Some(GivenImage::of_file(&state.decoding, "mask", mask.to_vec()).await?),
+        Some(mask) => Some(GivenImage::of_file(&state.decoding, "mask", mask).await?),
         None => None,
     };
     let fields = DrawFields {
@@ -137,7 +138,7 @@ const KNOWN: [&str; 29] = [
 ];
 
 /// A form with files, and its share of the room for bodies.
-pub(crate) struct Form(Vec<(String, Vec<u8>)>, #[allow(dead_code, reason = "held")] Room);
+pub(crate) struct Form(Vec<(String, Bytes)>, #[allow(dead_code, reason = "held")] Room);
 
 impl Form {
     async fn read(state: &Shared, request: Request) -> Result<Self, Problem> {
@@ -155,7 +156,7 @@ impl Form {
     pub(crate) async fn read_any(state: &Shared, request: Request) -> Result<Self, Problem> {
         let (parts, content) = request.into_parts();
         let content = body::read(state, &parts.headers, content).await?;
-        let whole = Request::from_parts(parts, Body::from(content.bytes.clone()));
+        let whole = Request::from_parts(parts, Body::from(content.bytes));
         let multipart = Multipart::from_request(whole, &()).await;
         let mut multipart = multipart.map_err(|error| Problem::new(error.status(), error.body_text()))?;
         let mut fields = Vec::new();
@@ -163,21 +164,25 @@ impl Form {
             let field = multipart.next_field().await;
             let Some(field) = field.map_err(|error| Problem::invalid(error.body_text()))? else { break };
             let name = field.name().unwrap_or_default().to_owned();
-            let bytes = field.bytes().await.map_err(|error| Problem::invalid(error.body_text()))?;
-            fields.push((name, bytes.to_vec()));
+            let bytes = bytes_of(field).await.map_err(|error| Problem::invalid(error.body_text()))?;
+            fields.push((name, bytes));
         }
         Ok(Self(fields, content.room))
     }
 
     /// A file.
-    pub(crate) fn file(&self, names: &[&str]) -> Option<&[u8]> {
-        let field = self.0.iter().find(|(name, _)| names.contains(&name.as_str()));
-        field.map(|(_, bytes)| bytes.as_slice())
+    pub(crate) fn file(&self, names: &[&str]) -> Option<Bytes> {
+        self.field(names).cloned()
     }
 
     /// A text.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
-        self.file(&[name]).and_then(|bytes| std::str::from_utf8(bytes).ok())
+        self.field(&[name]).and_then(|bytes| std::str::from_utf8(bytes).ok())
+    }
+
+    fn field(&self, names: &[&str]) -> Option<&Bytes> {
+        let field = self.0.iter().find(|(name, _)| names.contains(&name.as_str()));
+        field.map(|(_, bytes)| bytes)
     }
 
     fn parsed<T: std::str::FromStr>(&self, name: &str, expected: &str) -> Result<Option<T>, Problem> {
@@ -185,4 +190,15 @@ impl Form {
         let problem = || Problem::field(name, format!("{text:?}, expected {expected}"));
         text.trim().parse().map(Some).map_err(|_| problem())
     }
+}
+
+/// The bytes of a field, without another copy: a body that was read whole has each field in one chunk.
+async fn bytes_of(mut field: Field<'_>) -> Result<Bytes, MultipartError> {
+    let first = field.chunk().await?.unwrap_or_default();
+    let Some(second) = field.chunk().await? else { return Ok(first) };
+    let mut bytes = [first, second].concat();
+    while let Some(chunk) = field.chunk().await? {
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.into())
 }
