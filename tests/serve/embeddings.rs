@@ -103,6 +103,19 @@ fn clients_of_text_embeddings_inference_get_the_same_vectors() -> TestResult {
     let unit: Vec<f32> = one[0].iter().map(|x| x / length).collect();
     assert!((length - 1.0).abs() > 1e-3, "{length}");
     assert_near(&[unit], &expected[1..]);
+    // Cut unless that is not wanted.
+    let long = "a cat on a sofa, ".repeat(200);
+    for (path, name) in [("/embed", "inputs"), ("/v1/embeddings", "input")] {
+        for (text, truncate, status) in
+            [(long.as_str(), json!(null), 200), (&long, json!(true), 200), (&long, json!(false), 400)]
+        {
+            let answer = served.post(path, &json!({ name: text, "truncate": truncate }))?;
+            let said = String::from_utf8_lossy(&answer.body).into_owned();
+            assert!(answer.status == status && (status == 200 || said.contains("token ids, expected")), "{said}");
+        }
+    }
+    let short = served.post("/embed", &json!({ "inputs": texts, "truncate": false }))?.json()?;
+    assert_near(&serde_json::from_value::<Vec<Vec<f32>>>(short)?, &expected);
     for (field, value) in [
         ("inputs", json!([])),
         ("dimensions", json!(7)),

@@ -28,9 +28,8 @@ pub(crate) struct EmbedRequest {
     #[serde(default, deserialize_with = "whole_number")]
     #[schema(minimum = 1)]
     dimensions: Option<usize>,
-    /// Ignored: texts are always cut to the model's length.
+    /// Whether texts are cut to the model's length; those that are longer fail if it is false.
     #[serde(default)]
-    #[allow(dead_code, reason = "clients send it")]
     truncate: Option<bool>,
     /// Texts are cut on the right.
     #[serde(default)]
@@ -83,7 +82,8 @@ pub(crate) async fn embed(
         return Err(Problem::field("prompt_name", problem));
     }
     let queue = state.embedding_model(None)?;
-    let mut vectors = queue.embed(inputs(&state, request.inputs, None).await?, deadline).await?;
+    let inputs = inputs(&state, request.inputs, None, request.truncate.unwrap_or(true)).await?;
+    let mut vectors = queue.embed(inputs, deadline).await?;
     vectors.check_dim(request.dimensions)?;
     if request.normalize.unwrap_or(true) {
         vectors.normalize();

@@ -21,6 +21,8 @@ use crate::sync::Receiver;
 /// Something to embed.
 pub(crate) enum Input {
     Text(String),
+    /// The same, which fails instead of being cut if it is too long.
+    WholeText(String),
     /// Token ids of the model's tokenizer, with special tokens.
     Ids(Vec<u32>),
     Image(Box<GivenImage>),
@@ -30,7 +32,7 @@ impl Input {
     /// At most the tokens it will have, before the tokenizer is loaded: a character is about a token at most.
     fn most_tokens(&self, most: usize) -> usize {
         match self {
-            Self::Text(text) => (text.chars().count() + 2).min(most),
+            Self::Text(text) | Self::WholeText(text) => (text.chars().count() + 2).min(most),
             Self::Ids(ids) => ids.len().min(most),
             Self::Image(_) => Limits::IMAGE_TOKENS,
         }

@@ -22,6 +22,10 @@ pub(super) fn rows(embedder: &Embedder, inputs: Vec<Input>) -> Vec<Row> {
                 texts.push(text);
                 text_places.push(place);
             }
+            Input::WholeText(text) => {
+                ids.push(embedder.tokenizer().encode(&text));
+                id_places.push(place);
+            }
             Input::Ids(row) => {
                 ids.push(with_end(embedder.tokenizer(), row));
                 id_places.push(place);

@@ -42,10 +42,10 @@ pub(crate) struct EmbeddingRequest {
     /// Must be false or missing: each input has a vector of its own.
     #[serde(default)]
     late_chunking: Option<bool>,
-    /// Ignored, as are the fields after it: texts are always cut to the model's length.
+    /// Whether texts are cut to the model's length; those that are longer fail if it is false.
     #[serde(default)]
-    #[allow(dead_code, reason = "Jina's clients send it")]
     truncate: Option<bool>,
+    /// Ignored, as is the field after it.
     #[serde(default)]
     #[allow(dead_code, reason = "Jina's clients send it, and these models have one task")]
     task: Option<String>,
@@ -144,7 +144,7 @@ pub(crate) async fn embeddings(
         return Err(Problem::field("late_chunking", problem));
     }
     let queue = state.embedding_model(request.model.as_deref())?;
-    let inputs = inputs(&state, request.input, request.modality).await?;
+    let inputs = inputs(&state, request.input, request.modality, request.truncate.unwrap_or(true)).await?;
     let mut vectors = queue.embed(inputs, deadline).await?;
     vectors.check_dim(request.dimensions)?;
     if request.normalized.unwrap_or(true) {
@@ -166,7 +166,8 @@ pub(crate) async fn embeddings(
     Ok(Json(EmbeddingList { object: "list", data: data.collect(), model: queue.name.clone(), usage }))
 }
 
-/// Checks and decodes inputs; `modality` says what strings are, texts by default.
+/// Checks and decodes inputs; `modality` says what strings are, texts by default, and `cuts` whether texts that are too
+/// long are cut.
 ///
 /// # Errors
 /// If there are none or too many, one is too long, or an image cannot be decoded.
@@ -174,6 +175,7 @@ pub(in crate::api) async fn inputs(
     state: &Shared,
     inputs: Inputs,
     modality: Option<Modality>,
+    cuts: bool,
 ) -> Result<Vec<Input>, Problem> {
     let is_image = modality == Some(Modality::Image);
     let texts = match inputs {
@@ -189,7 +191,7 @@ pub(in crate::api) async fn inputs(
             let mut inputs = Vec::with_capacity(objects.len());
             for (index, object) in objects.into_iter().enumerate() {
                 inputs.push(match (object.text, object.image) {
-                    (Some(text), None) => text_input(state, index, text)?,
+                    (Some(text), None) => text_input(state, index, text, cuts)?,
                     (None, Some(image)) => image_input(state, index, image).await?,
                     _ => {
                         let field = format!("input[{index}]");
@@ -205,15 +207,15 @@ pub(in crate::api) async fn inputs(
     for (index, text) in texts.into_iter().enumerate() {
         inputs.push(match is_image {
             true => image_input(state, index, text).await?,
-            false => text_input(state, index, text)?,
+            false => text_input(state, index, text, cuts)?,
         });
     }
     Ok(inputs)
 }
 
-fn text_input(state: &Shared, index: usize, text: String) -> Result<Input, Problem> {
+fn text_input(state: &Shared, index: usize, text: String, cuts: bool) -> Result<Input, Problem> {
     check_text(state, &format!("input[{index}]"), &text)?;
-    Ok(Input::Text(text))
+    Ok(if cuts { Input::Text(text) } else { Input::WholeText(text) })
 }
 
 async fn image_input(state: &Shared, index: usize, image: String) -> Result<Input, Problem> {
