@@ -106,10 +106,8 @@ fn clients_of_text_embeddings_inference_get_the_same_vectors() -> TestResult {
     // Cut unless that is not wanted.
     let long = "a cat on a sofa, ".repeat(200);
     for (path, name) in [("/embed", "inputs"), ("/v1/embeddings", "input")] {
-        for (text, truncate, status) in
-            [(long.as_str(), json!(null), 200), (&long, json!(true), 200), (&long, json!(false), 400)]
-        {
-            let answer = served.post(path, &json!({ name: text, "truncate": truncate }))?;
+        for (truncate, status) in [(json!(null), 200), (json!(true), 200), (json!(false), 400)] {
+            let answer = served.post(path, &json!({ name: long, "truncate": truncate }))?;
             let said = String::from_utf8_lossy(&answer.body).into_owned();
             assert!(answer.status == status && (status == 200 || said.contains("token ids, expected")), "{said}");
         }

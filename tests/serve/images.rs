@@ -200,3 +200,35 @@ fn models_are_listed() -> TestResult {
     assert_eq!(served.get("/v1/models/BAAI/none")?.status, 404);
     Ok(())
 }
+
+#[test]
+fn what_openai_calls_compression_is_the_quality_of_a_jpeg() -> TestResult {
+    let served = Served::start(&[])?;
+    let draw = |more: Value| {
+        let mut request = json!({ "prompt": "a cat", "steps": 2, "seed": 1 });
+        if let (Some(request), Some(more)) = (request.as_object_mut(), more.as_object()) {
+            request.extend(more.clone());
+        }
+        served.post("/v1/images/generations", &request)
+    };
+    let size = |more: Value| -> TestResult<usize> {
+        let file = decoded(&draw(more)?.json()?["data"][0]["b64_json"])?;
+        assert_eq!(image::guess_format(&file)?, image::ImageFormat::Jpeg);
+        Ok(file.len())
+    };
+    let least = size(json!({ "output_format": "jpeg", "output_compression": 0 }))?;
+    let usual = size(json!({ "output_format": "jpeg" }))?;
+    let most = size(json!({ "output_format": "jpeg", "output_compression": 100, "background": "opaque" }))?;
+    assert!(least < usual && usual < most, "{least} {usual} {most}");
+    assert_eq!(draw(json!({ "output_compression": 100, "background": "auto" }))?.status, 200);
+    for (more, field) in [
+        (json!({ "output_compression": 50 }), "output_compression"),
+        (json!({ "output_format": "webp", "output_compression": 50 }), "output_compression"),
+        (json!({ "output_format": "jpeg", "output_compression": 101 }), "output_compression"),
+        (json!({ "background": "transparent" }), "background"),
+    ] {
+        let answer = draw(more)?;
+        assert_eq!((answer.status, &answer.json()?["error"]["param"]), (400, &json!(field)));
+    }
+    Ok(())
+}

@@ -11,7 +11,7 @@ use super::exif::exif_of;
 use super::{KEYWORD, Problem};
 use crate::error::{Error, Result};
 
-/// Out of 100: the loss is hardly visible.
+/// Out of 100, unless another is asked for: the loss is hardly visible.
 const JPEG_QUALITY: u8 = 95;
 
 /// The room for EXIF in a JPEG: a segment of 65 533 bytes, less its header.
@@ -68,19 +68,37 @@ impl ImageFileFormat {
     /// # Errors
     /// If the format does not support this size.
     pub fn encode(self, image: &RgbImage, parameters: Option<&str>) -> Result<Vec<u8>> {
+        self.encode_in_quality(image, parameters, JPEG_QUALITY)
+    }
+
+    /// Encodes an image like [`encode`](Self::encode), a JPEG in this quality from 1 to 100.
+    ///
+    /// # Errors
+    /// If the format does not support this size.
+    pub fn encode_in_quality(
+        self,
+        image: &RgbImage,
+        parameters: Option<&str>,
+        quality: u8,
+    ) -> Result<Vec<u8>> {
         let parameters = parameters.filter(|text| self.has_room_for(text));
-        self.encode_all(image, parameters).map_err(|problem| {
+        self.encode_all(image, parameters, quality).map_err(|problem| {
             let shown = format!("an image of {} × {} pixels", image.width(), image.height());
             Error::content(shown, problem.to_string())
         })
     }
 
-    fn encode_all(self, image: &RgbImage, parameters: Option<&str>) -> std::result::Result<Vec<u8>, Problem> {
+    fn encode_all(
+        self,
+        image: &RgbImage,
+        parameters: Option<&str>,
+        quality: u8,
+    ) -> std::result::Result<Vec<u8>, Problem> {
         let mut bytes = Cursor::new(Vec::new());
         match self {
             Self::Png => encode_png(image, parameters, bytes.get_mut())?,
             Self::Jpeg => {
-                let mut encoder = JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY);
+                let mut encoder = JpegEncoder::new_with_quality(&mut bytes, quality);
                 if let Some(parameters) = parameters {
                     encoder.set_exif_metadata(exif_of(parameters)?)?;
                 }

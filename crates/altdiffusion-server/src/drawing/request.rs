@@ -37,6 +37,8 @@ pub(crate) struct DrawRequest {
     /// How many images, with consecutive seeds.
     pub(crate) images: usize,
     pub(crate) format: ImageFileFormat,
+    /// The quality of a JPEG, from 1 to 100.
+    pub(crate) quality: Option<u8>,
     pub(crate) loras: Vec<NamedLora>,
     pub(crate) controls: Vec<ControlImage>,
     /// The part of the initial image that is drawn at full size and put back.

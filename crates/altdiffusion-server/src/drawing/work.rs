@@ -287,9 +287,13 @@ fn finish(
         loaded.learned.iter().filter(|word| is_named(word, &recorded)).cloned().collect();
     let pipeline = &loaded.pipeline;
     let parameters = record(model, hash.as_deref(), pipeline, request, &recorded, &words, size)?.to_text();
+    let file = match request.quality {
+        Some(quality) => request.format.encode_in_quality(&image, Some(&parameters), quality),
+        None => request.format.encode(&image, Some(&parameters)),
+    };
     Ok(Drawn {
         image: index,
-        file: request.format.encode(&image, Some(&parameters))?,
+        file: file?,
         seed,
         width: image.width(),
         height: image.height(),

@@ -42,17 +42,27 @@ pub(crate) struct ImageItem {
 pub(super) struct AnswerForm {
     pub(super) as_uri: bool,
     pub(super) format: ImageFileFormat,
+    /// The quality of a JPEG, from 1 to 100.
+    pub(super) quality: Option<u8>,
     /// What the names of events begin with.
     pub(super) event_prefix: &'static str,
+}
+
+/// The fields of a request that say how images are answered.
+pub(super) struct AnswerFields<'a> {
+    pub(super) response_format: Option<&'a str>,
+    pub(super) output_format: Option<&'a str>,
+    pub(super) output_compression: Option<usize>,
+    pub(super) background: Option<&'a str>,
 }
 
 impl AnswerForm {
     /// Reads the fields of a request.
     ///
     /// # Errors
-    /// If one has another value than those known.
-    pub(super) fn read(response_format: Option<&str>, output_format: Option<&str>) -> Result<Self, Problem> {
-        let as_uri = match response_format {
+    /// If one has another value than those known, or the format loses nothing and more compression is asked for.
+    pub(super) fn read(fields: AnswerFields<'_>) -> Result<Self, Problem> {
+        let as_uri = match fields.response_format {
             None | Some("b64_json") => false,
             Some("url") => true,
             Some(other) => {
@@ -60,8 +70,13 @@ impl AnswerForm {
                 return Err(Problem::field("response_format", problem));
             }
         };
-        let format = output_format.map_or(Ok(ImageFileFormat::Png), format)?;
-        Ok(Self { as_uri, format, event_prefix: "image_generation" })
+        let format = fields.output_format.map_or(Ok(ImageFileFormat::Png), format)?;
+        let quality = fields.output_compression.map(|quality| quality_of(format, quality)).transpose()?;
+        if let Some(other) = fields.background.filter(|name| !matches!(*name, "auto" | "opaque")) {
+            let problem = format!("{other:?}, expected auto or opaque: no image here is transparent");
+            return Err(Problem::field("background", problem));
+        }
+        Ok(Self { as_uri, format, quality, event_prefix: "image_generation" })
     }
 
     /// With the events of an edit.
@@ -98,5 +113,20 @@ impl AnswerForm {
 
     pub(super) fn list(self, images: &[Drawn]) -> ImageList {
         ImageList { created: now(), data: images.iter().map(|drawn| self.item(drawn)).collect() }
+    }
+}
+
+/// The quality of a JPEG, which OpenAI calls compression: 100 loses least.
+fn quality_of(format: ImageFileFormat, quality: usize) -> Result<u8, Problem> {
+    let least = if format == ImageFileFormat::Jpeg { 0 } else { 100 };
+    match u8::try_from(quality) {
+        Ok(quality) if (least..=100).contains(&quality) => Ok(quality.max(1)),
+        _ => {
+            let expected = match least {
+                0 => "0 to 100",
+                _ => "100: of the formats only jpeg loses anything",
+            };
+            Err(Problem::field("output_compression", format!("{quality}, expected {expected}")))
+        }
     }
 }

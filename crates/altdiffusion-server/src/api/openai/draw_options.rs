@@ -67,6 +67,8 @@ pub(crate) struct DrawFields {
     pub(crate) loras: Vec<NamedLora>,
     pub(crate) controls: Vec<ControlImage>,
     pub(crate) format: Option<ImageFileFormat>,
+    /// The quality of a JPEG, from 1 to 100.
+    pub(crate) quality: Option<u8>,
 }
 
 impl DrawFields {
@@ -140,6 +142,7 @@ impl DrawFields {
             options,
             images,
             format: self.format.unwrap_or(ImageFileFormat::Png),
+            quality: self.quality,
             loras: self.loras,
             controls: self.controls,
             area: None,

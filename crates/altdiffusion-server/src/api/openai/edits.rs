@@ -6,7 +6,7 @@ use axum::extract::{FromRequest, Multipart, Request, State as Extract};
 use axum::response::Response;
 use utoipa::ToSchema;
 
-use super::answer::{AnswerForm, ImageList};
+use super::answer::{AnswerFields, AnswerForm, ImageList};
 use super::draw_options::{DrawFields, size};
 use super::error::ErrorBody;
 use super::events::EventSchema;
@@ -33,6 +33,8 @@ pub(crate) struct EditForm {
     scale: Option<usize>,
     response_format: Option<String>,
     output_format: Option<String>,
+    output_compression: Option<usize>,
+    background: Option<String>,
     negative_prompt: Option<String>,
     seed: Option<u64>,
     steps: Option<usize>,
@@ -62,7 +64,12 @@ pub(crate) struct EditForm {
 pub(crate) async fn edits(Extract(state): Extract<Shared>, request: Request) -> Result<Response, Problem> {
     let deadline = state.deadline(request.headers())?;
     let form = Form::read(&state, request).await?;
-    let answer = AnswerForm::read(form.text("response_format"), form.text("output_format"))?;
+    let answer = AnswerForm::read(AnswerFields {
+        response_format: form.text("response_format"),
+        output_format: form.text("output_format"),
+        output_compression: form.parsed("output_compression", WHOLE)?,
+        background: form.text("background"),
+    })?;
     let answer = answer.of_edits();
     let stream = form.parsed::<bool>("stream", SWITCH)?.unwrap_or(false);
     let previews = form.parsed::<usize>("partial_images", WHOLE)?.unwrap_or(0) > 0;
@@ -94,6 +101,7 @@ pub(crate) async fn edits(Extract(state): Extract<Shared>, request: Request) -> 
         image: Some(image),
         mask,
         format: Some(answer.format),
+        quality: answer.quality,
         ..DrawFields::default()
     };
     draw(&state, form.text("model"), fields, answer, stream.then_some(previews), deadline).await

@@ -1,6 +1,5 @@
 //! `POST /v1/images/generations`: draws images.
 
-use altdiffusion_pipeline::image_metadata::ImageFileFormat;
 use axum::Json;
 use axum::extract::{Request, State as Extract};
 use axum::response::{IntoResponse, Response};
@@ -9,7 +8,7 @@ use serde_json::Value;
 use std::time::Instant;
 use utoipa::ToSchema;
 
-use super::answer::{AnswerForm, ImageList};
+use super::answer::{AnswerFields, AnswerForm, ImageList};
 use super::draw_options::{ControlField, DrawFields, LoraField, controls, loras, size};
 use super::error::ErrorBody;
 use super::events;
@@ -44,6 +43,14 @@ pub(crate) struct ImageRequest {
     #[serde(default)]
     #[schema(pattern = "^(png|jpe?g|webp)$")]
     output_format: Option<String>,
+    /// The quality of a JPEG; 100, for the others too, loses least.
+    #[serde(default, deserialize_with = "whole_number")]
+    #[schema(minimum = 0, maximum = 100)]
+    output_compression: Option<usize>,
+    /// auto or opaque: no image here is transparent.
+    #[serde(default)]
+    #[schema(pattern = "^(auto|opaque)$")]
+    background: Option<String>,
     /// Whether to send events as the images are drawn.
     #[serde(default)]
     stream: Option<bool>,
@@ -104,13 +111,7 @@ pub(crate) struct ImageRequest {
     safety_identifier: Option<Value>,
     #[serde(default)]
     #[allow(dead_code, reason = "OpenAI's clients may send it")]
-    background: Option<Value>,
-    #[serde(default)]
-    #[allow(dead_code, reason = "OpenAI's clients may send it")]
     moderation: Option<Value>,
-    #[serde(default)]
-    #[allow(dead_code, reason = "OpenAI's clients may send it")]
-    output_compression: Option<Value>,
 }
 
 /// Draw images from a prompt.
@@ -132,18 +133,19 @@ pub(crate) async fn generations(
 ) -> Result<Response, Problem> {
     let deadline = state.deadline(request.headers())?;
     let (request, _room): (ImageRequest, _) = body::json(&state, request).await?;
-    let form = AnswerForm::read(request.response_format.as_deref(), request.output_format.as_deref())?;
+    let form = AnswerForm::read(AnswerFields {
+        response_format: request.response_format.as_deref(),
+        output_format: request.output_format.as_deref(),
+        output_compression: request.output_compression,
+        background: request.background.as_deref(),
+    })?;
     let (stream, previews) = (request.stream.unwrap_or(false), request.partial_images.unwrap_or(0) > 0);
     let model = request.model.clone();
-    let fields = fields(&state, request, form.format).await?;
+    let fields = fields(&state, request, form).await?;
     draw(&state, model.as_deref(), fields, form, stream.then_some(previews), deadline).await
 }
 
-async fn fields(
-    state: &Shared,
-    request: ImageRequest,
-    format: ImageFileFormat,
-) -> Result<DrawFields, Problem> {
+async fn fields(state: &Shared, request: ImageRequest, form: AnswerForm) -> Result<DrawFields, Problem> {
     let image = match request.image {
         Some(image) => Some(GivenImage::of_text(&state.decoding, "image", image).await?),
         None => None,
@@ -170,7 +172,8 @@ async fn fields(
         strength: request.strength,
         loras: loras(state, request.loras.unwrap_or_default())?,
         controls: controls(state, request.controls.unwrap_or_default()).await?,
-        format: Some(format),
+        format: Some(form.format),
+        quality: form.quality,
     })
 }
 
