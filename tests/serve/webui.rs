@@ -202,6 +202,14 @@ fn controlnets_are_listed_where_clients_look() -> TestResult {
         let detail = answer.json()?["detail"].as_str().unwrap_or_default().to_owned();
         assert!(answer.status == 400 && detail.contains("control_mode"), "{detail}");
     }
+    for mask in ["mask", "effective_region_mask"] {
+        let unit = json!({ "model": "canny", "image": "AAAA", mask: "AAAA" });
+        let scripts = json!({ "controlnet": { "args": [unit] } });
+        let answer =
+            served.post("/sdapi/v1/txt2img", &json!({ "prompt": "a cat", "alwayson_scripts": scripts }))?;
+        let detail = answer.json()?["detail"].as_str().unwrap_or_default().to_owned();
+        assert!(answer.status == 400 && detail.contains(mask), "{detail}");
+    }
     let without = Served::start(&[])?;
     assert_eq!(without.get("/sdapi/v1/scripts")?.json()?["txt2img"], json!([]));
     Ok(())
@@ -281,5 +289,33 @@ fn what_would_change_the_image_and_cannot_be_done_is_refused() -> TestResult {
         assert!(answer.status == 400 && detail.contains(named), "{field}: {} {detail}", answer.status);
     }
     assert_eq!(served.post("/sdapi/v1/img2img", &json!({ "prompt": "a cat" }))?.status, 400);
+    Ok(())
+}
+
+#[test]
+fn layers_are_skipped_for_a_request_or_for_all() -> TestResult {
+    let served = Served::start(&[])?;
+    let draw = |settings: Value| -> TestResult<Value> {
+        let request = json!({
+            "prompt": "a cat", "steps": 2, "cfg_scale": 2, "seed": 3, "override_settings": settings,
+        });
+        Ok(served.post("/sdapi/v1/txt2img", &request)?.json()?["images"][0].clone())
+    };
+    let layers = "CLIP_stop_at_last_layers";
+    let all = draw(json!({}))?;
+    let fewer = draw(json!({ layers: 2.0 }))?;
+    assert!(all.is_string() && fewer.is_string() && all != fewer);
+    assert_eq!(served.post("/sdapi/v1/options", &json!({ layers: 2, "other": 1 }))?.status, 200);
+    assert_eq!(served.get("/sdapi/v1/options")?.json()?[layers], 2);
+    assert_eq!(draw(json!({}))?, fewer);
+    assert_eq!(draw(json!({ layers: 1 }))?, all);
+    // Nothing of a request that is refused counts.
+    for value in [json!("two"), json!(1.5), json!(-1)] {
+        let answer =
+            served.post("/sdapi/v1/options", &json!({ layers: value, "sd_model_checkpoint": "emoji" }))?;
+        let detail = answer.json()?["detail"].as_str().unwrap_or_default().to_owned();
+        assert!(answer.status == 400 && detail.contains(layers), "{detail}");
+    }
+    assert_eq!(served.get("/sdapi/v1/options")?.json()?[layers], 2);
     Ok(())
 }

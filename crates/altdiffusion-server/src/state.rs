@@ -34,12 +34,20 @@ pub(crate) struct State {
     /// KiB that bodies may still take.
     pub(crate) body_room: Arc<Semaphore>,
     pub(crate) decoding: Arc<ImageDecoding>,
-    /// The model that stable-diffusion-webui's clients have chosen.
-    pub(crate) webui_model: Mutex<Option<String>>,
+    webui: Mutex<WebuiSettings>,
     ending: AtomicBool,
 }
 
 pub(crate) type Shared = Arc<State>;
+
+/// What stable-diffusion-webui's clients have chosen for the requests of all of them that do not say.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WebuiSettings {
+    /// The diffusion model.
+    pub(crate) model: Option<String>,
+    /// Layers of the text encoder to skip.
+    pub(crate) clip_skip: usize,
+}
 
 impl State {
     /// Starts the threads of the models.
@@ -76,7 +84,7 @@ impl State {
             metrics,
             body_room: room(limits.all_body_bytes),
             decoding: Arc::new(ImageDecoding::new(room(limits.all_image_bytes), limits.image_pixels)),
-            webui_model: Mutex::default(),
+            webui: Mutex::default(),
             ending: AtomicBool::new(false),
             options,
         }))
@@ -109,9 +117,13 @@ impl State {
         find(&self.indexes, name, |index| &index.name, "index")
     }
 
-    /// The diffusion model of stable-diffusion-webui's clients.
-    pub(crate) fn webui_model(&self) -> Option<String> {
-        self.webui_model.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What stable-diffusion-webui's clients have chosen.
+    pub(crate) fn webui(&self) -> WebuiSettings {
+        self.webui.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn change_webui(&self, change: impl FnOnce(&mut WebuiSettings)) {
+        change(&mut self.webui.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// When a request with these headers must be answered.

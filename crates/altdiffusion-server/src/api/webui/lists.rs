@@ -135,7 +135,7 @@ struct WebuiEmbedding {
 /// List textual inversions. Before the model is loaded, all count as loaded.
 #[utoipa::path(get, path = "/sdapi/v1/embeddings", responses((status = 200, description = "Embeddings", body = WebuiEmbeddings)))]
 pub(crate) async fn embeddings(Extract(state): Extract<Shared>) -> Result<Json<WebuiEmbeddings>, Problem> {
-    let chosen = state.image_model(state.webui_model().as_deref()).ok();
+    let chosen = state.image_model(state.webui().model.as_deref()).ok();
     let width = chosen.and_then(|queue| queue.status.word_width.get().copied());
     let folders = Arc::clone(&state.folders);
     let list = move || embeddings_of(&folders, width);

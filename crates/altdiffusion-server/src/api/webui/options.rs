@@ -1,33 +1,33 @@
-//! `/sdapi/v1/options`: chooses the model of later requests.
-
-use std::sync::PoisonError;
+//! `/sdapi/v1/options`: chooses the model of later requests, and the layers that they skip.
 
 use axum::Json;
 use axum::extract::{Request, State as Extract};
 use serde_json::{Map, Value, json};
 
 use super::problem::WebuiProblem;
-use super::request::{CHECKPOINT, LAST_LAYERS, model_name};
+use super::request::{CHECKPOINT, LAST_LAYERS, model_name, skipped_layers};
 use crate::body;
 use crate::problem::Problem;
 use crate::state::Shared;
 
-/// Say which model is chosen.
+/// Say what is chosen.
 #[utoipa::path(get, path = "/sdapi/v1/options", responses((status = 200, description = "Settings", body = Object)))]
 pub(crate) async fn options(Extract(state): Extract<Shared>) -> Json<Value> {
     let first = || state.drawing.first().map(|queue| queue.model.name.clone());
-    let model = state.webui_model().or_else(first);
-    Json(json!({ CHECKPOINT: model, LAST_LAYERS: 1, "sd_vae": "Automatic", "samples_format": "png" }))
+    let chosen = state.webui();
+    let (model, layers) = (chosen.model.or_else(first), chosen.clip_skip + 1);
+    Json(json!({ CHECKPOINT: model, LAST_LAYERS: layers, "sd_vae": "Automatic", "samples_format": "png" }))
 }
 
-/// Choose the model of requests that name none. Other settings are accepted, and change nothing.
+/// Choose the model of requests that name none, and the layers that they skip. Other settings are accepted, and change
+/// nothing.
 #[utoipa::path(
     post,
     path = "/sdapi/v1/options",
     request_body = Object,
     responses(
         (status = 200, description = "Done"),
-        (status = "4XX", description = "No such model", body = WebuiProblem),
+        (status = "4XX", description = "No such model, or not a number of layers", body = WebuiProblem),
     )
 )]
 pub(crate) async fn set_options(
@@ -35,13 +35,17 @@ pub(crate) async fn set_options(
     request: Request,
 ) -> Result<Json<Value>, Problem> {
     let (settings, _room): (Map<String, Value>, _) = body::json(&state, request).await?;
-    match settings.get(CHECKPOINT) {
-        None | Some(Value::Null) => {}
-        Some(Value::String(name)) => {
-            let name = state.image_model(Some(model_name(name)))?.model.name.clone();
-            *state.webui_model.lock().unwrap_or_else(PoisonError::into_inner) = Some(name);
-        }
+    let model = match settings.get(CHECKPOINT) {
+        None | Some(Value::Null) => None,
+        Some(Value::String(name)) => Some(state.image_model(Some(model_name(name)))?.model.name.clone()),
         Some(_) => return Err(Problem::field(CHECKPOINT, "expected a model's name")),
-    }
+    };
+    let clip_skip = skipped_layers(&settings, LAST_LAYERS)?;
+    state.change_webui(|chosen| {
+        if model.is_some() {
+            chosen.model = model;
+        }
+        chosen.clip_skip = clip_skip.unwrap_or(chosen.clip_skip);
+    });
     Ok(Json(Value::Null))
 }

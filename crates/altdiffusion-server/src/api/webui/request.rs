@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::unsupported::is_empty;
 use crate::api::openai::draw_options::{DrawFields, factor, random_seed, share, with_sampler};
 use crate::drawing::{ControlImage, DrawRequest, DrawingQueue, NamedLora, RedrawnArea};
 use crate::image_data::{self, GivenImage};
@@ -89,6 +90,8 @@ const SIDE_MULTIPLE: usize = 8;
 pub(super) const CHECKPOINT: &str = "sd_model_checkpoint";
 /// The setting that skips layers of the text encoder.
 pub(super) const LAST_LAYERS: &str = "CLIP_stop_at_last_layers";
+/// More layers than a text encoder has.
+const MOST_LAYERS: f64 = 1000.0;
 
 /// The name in a title such as `name.safetensors [hash]`.
 pub(super) fn model_name(title: &str) -> &str {
@@ -99,11 +102,28 @@ pub(super) fn model_name(title: &str) -> &str {
         .unwrap_or(name)
 }
 
+/// The layers that settings skip; `field` is their name in a problem. Web interfaces count the last layer as 1.
+///
+/// # Errors
+/// If it is not a number of layers.
+pub(super) fn skipped_layers(settings: &Map<String, Value>, field: &str) -> Result<Option<usize>, Problem> {
+    let Some(layers) = settings.get(LAST_LAYERS).filter(|layers| !layers.is_null()) else { return Ok(None) };
+    // Some clients send 2.0.
+    let whole =
+        layers.as_f64().filter(|layers| layers.fract() == 0.0 && (0.0..=MOST_LAYERS).contains(layers));
+    match whole {
+        Some(layers) => Ok(Some((layers as usize).saturating_sub(1))),
+        None => {
+            Err(Problem::field(field, format!("{layers}, expected a whole number from 1 to {MOST_LAYERS}")))
+        }
+    }
+}
+
 impl WebuiRequest {
     /// The model that the request or an earlier one chose.
     pub(super) fn model(&self, state: &Shared) -> Option<String> {
         let setting = |name: &str| self.override_settings.as_ref()?.get(name)?.as_str().map(str::to_owned);
-        setting(CHECKPOINT).map(|title| model_name(&title).to_owned()).or_else(|| state.webui_model())
+        setting(CHECKPOINT).map(|title| model_name(&title).to_owned()).or_else(|| state.webui().model)
     }
 
     /// What to draw.
@@ -159,7 +179,7 @@ impl WebuiRequest {
             seed: Some(seed),
             steps: self.steps,
             guidance_scale: self.cfg_scale,
-            clip_skip: self.clip_skip(),
+            clip_skip: Some(self.clip_skip(state)?),
             prompt_weights: true,
             loras,
             controls: self.controls(state).await?,
@@ -267,10 +287,11 @@ impl WebuiRequest {
         Ok((rest.trim().to_owned(), loras))
     }
 
-    /// Layers to skip; web interfaces count the last as 1.
-    fn clip_skip(&self) -> Option<usize> {
-        let setting = self.override_settings.as_ref()?.get(LAST_LAYERS)?.as_u64()?;
-        usize::try_from(setting.saturating_sub(1)).ok()
+    /// Layers to skip, by the request or an earlier one.
+    fn clip_skip(&self, state: &Shared) -> Result<usize, Problem> {
+        let field = format!("override_settings.{LAST_LAYERS}");
+        let asked = self.override_settings.as_ref().map(|settings| skipped_layers(settings, &field));
+        Ok(asked.transpose()?.flatten().unwrap_or_else(|| state.webui().clip_skip))
     }
 
     /// The units of the ControlNet extension.
@@ -297,6 +318,11 @@ impl WebuiRequest {
                 let problem = "expected Balanced: the prompt and the image count alike here";
                 return Err(Problem::field(&field("control_mode"), problem));
             }
+            if let Some(name) =
+                MASKS.into_iter().find(|name| unit.get(*name).is_some_and(|mask| !is_empty(mask)))
+            {
+                return Err(Problem::field(&field(name), "expected none: the whole image is followed"));
+            }
             // Names may carry a hash.
             let name = text("model").split(" [").next().unwrap_or_default();
             if !known.iter().any(|known| known == name) {
@@ -320,6 +346,9 @@ impl WebuiRequest {
         Ok(controls)
     }
 }
+
+/// Fields of a unit that limit it to a part of the image.
+const MASKS: [&str; 3] = ["mask", "mask_image", "effective_region_mask"];
 
 /// Whether a unit's `control_mode` lets the prompt and the image count alike, which is the first of the modes.
 fn follows_both(mode: Option<&Value>) -> bool {

@@ -71,7 +71,7 @@ const OWN_AUTOENCODER: [&str; 2] = ["Automatic", "None"];
 const MOST_PADDING: u32 = 4096;
 
 /// Whether a value says nothing.
-fn is_empty(value: &Value) -> bool {
+pub(super) fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
         Value::String(text) => text.is_empty(),
