@@ -22,6 +22,10 @@ fn a_key_is_asked_for() -> TestResult {
         served.get_with("/sdapi/v1/options", &[("authorization", "Basic dXNlcjpzZWNyZXQ=")])?.status,
         200
     );
+    // As clients ask whose address ends with a slash; what needs the key still does.
+    assert_eq!(served.get("//health")?.status, 200);
+    assert_eq!(served.get("//v1/models?page=1")?.status, 401);
+    assert_eq!(served.get_with("///v1/models?page=1", &[("authorization", "Bearer secret")])?.status, 200);
     for path in ["/", "/page/style.css", "/health", "/ready", "/ping", "/openapi.json"] {
         assert_eq!(served.get(path)?.status, 200, "{path}");
     }
@@ -51,6 +55,8 @@ fn pages_of_others_are_kept_out() -> TestResult {
     assert_eq!(status(&[("host", "attacker.example:7860")])?, 403);
     assert_eq!(status(&[("host", "localhost:7860")])?, 200);
     assert_eq!(status(&[("host", "[::1]:7860")])?, 200);
+    assert_eq!(status(&[("host", "localhost.:7860")])?, 200);
+    assert_eq!(status(&[("host", "localhost..:7860")])?, 403);
     assert_eq!(status(&[("origin", "https://attacker.example")])?, 403);
     assert_eq!(status(&[("origin", "null")])?, 403);
     let own = served.address.clone();

@@ -70,7 +70,9 @@ fn check_origin(state: &State, request: &Request) -> Result<(), Problem> {
         // HTTP/1.0 has none, and browsers do not speak it.
         return Ok(());
     };
+    // A name may end with the dot of the root.
     let name = host.host().trim_matches(['[', ']']);
+    let name = name.strip_suffix('.').unwrap_or(name);
     let is_known = name.parse::<std::net::IpAddr>().is_ok()
         || name.eq_ignore_ascii_case("localhost")
         || state.options.host_names.iter().any(|known| known.eq_ignore_ascii_case(name));

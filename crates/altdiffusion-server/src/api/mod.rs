@@ -18,7 +18,8 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State as Extract};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::uri::PathAndQuery;
+use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tower::ServiceBuilder;
@@ -128,6 +129,22 @@ pub(crate) fn router(state: &Shared) -> Router {
         // `body::read` limits bodies.
         .layer(DefaultBodyLimit::disable());
     router.layer(layers).with_state(state.clone())
+}
+
+/// Leaves one slash at the start of a request's path: clients append a path to an address that ends with one.
+pub(crate) fn with_one_slash<B>(mut request: axum::http::Request<B>) -> axum::http::Request<B> {
+    let uri = request.uri();
+    if uri.path().starts_with("//")
+        && let Some(path) = uri.path_and_query()
+        && let Ok(path) = format!("/{}", path.as_str().trim_start_matches('/')).parse::<PathAndQuery>()
+    {
+        let mut parts = uri.clone().into_parts();
+        parts.path_and_query = Some(path);
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
 }
 
 /// The interface in OpenAPI's format.

@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
 use self::answers::Answers;
+use crate::api::with_one_slash;
 use crate::limits::Limits;
 
 /// Streams that a connection may have open at once in HTTP/2.
@@ -75,7 +76,7 @@ pub(crate) async fn serve(
             let service = hyper::service::service_fn(move |request: Request<Incoming>| {
                 let (router, answers) = (router.clone(), Arc::clone(&of_service));
                 async move {
-                    let answer = router.oneshot(request).await?;
+                    let answer = router.oneshot(with_one_slash(request)).await?;
                     Ok::<_, Infallible>(answer.map(|body| answers.add(body)))
                 }
             });
