@@ -109,7 +109,10 @@ fn clients_of_text_embeddings_inference_get_the_same_vectors() -> TestResult {
         for (truncate, status) in [(json!(null), 200), (json!(true), 200), (json!(false), 400)] {
             let answer = served.post(path, &json!({ name: long, "truncate": truncate }))?;
             let said = String::from_utf8_lossy(&answer.body).into_owned();
-            assert!(answer.status == status && (status == 200 || said.contains("token ids, expected")), "{said}");
+            assert!(
+                answer.status == status && (status == 200 || said.contains("token ids, expected")),
+                "{said}"
+            );
         }
     }
     let short = served.post("/embed", &json!({ "inputs": texts, "truncate": false }))?.json()?;
@@ -131,6 +134,44 @@ fn clients_of_text_embeddings_inference_get_the_same_vectors() -> TestResult {
             "{field}: {problem}"
         );
     }
+    Ok(())
+}
+
+#[test]
+fn clients_of_ollama_get_the_same_vectors() -> TestResult {
+    let served = Served::start(&[])?;
+    let texts = ["一只猫", "a cat"];
+    let same = served.post("/v1/embeddings", &json!({ "input": texts }))?;
+    let expected = vectors(&same)?;
+    let name = served.get("/api/tags")?.json()?["models"][0]["name"].clone();
+    assert_eq!(name, "emoji:latest");
+    let request = json!({ "model": name, "input": texts, "options": { "num_ctx": 512 }, "keep_alive": "5m" });
+    let answer = served.post("/api/embed", &request)?.json()?;
+    assert_near(&serde_json::from_value::<Vec<Vec<f32>>>(answer["embeddings"].clone())?, &expected);
+    assert_eq!(
+        (&answer["model"], &answer["prompt_eval_count"]),
+        (&name, &same.json()?["usage"]["prompt_tokens"])
+    );
+    assert!(answer["total_duration"].as_u64() > Some(0), "{answer}");
+    let one = served.post("/api/embed", &json!({ "model": "emoji", "input": texts[1] }))?.json()?;
+    assert_near(&serde_json::from_value::<Vec<Vec<f32>>>(one["embeddings"].clone())?, &expected[1..]);
+    // As a client asks for a model to be loaded.
+    for input in [json!(null), json!(""), json!([])] {
+        let empty = served.post("/api/embed", &json!({ "model": "emoji", "input": input }))?.json()?;
+        assert_eq!(empty["embeddings"], json!([]));
+    }
+    let long = "a cat on a sofa, ".repeat(200);
+    for (request, status, part) in [
+        (json!({ "model": "none", "input": "a cat" }), 404, "none"),
+        (json!({ "model": "emoji", "input": 1 }), 400, "input"),
+        (json!({ "model": "emoji", "input": "a cat", "dimensions": 7 }), 400, "dimensions"),
+        (json!({ "model": "emoji", "input": long, "truncate": false }), 400, "token ids"),
+    ] {
+        let answer = served.post("/api/embed", &request)?;
+        let said = answer.json()?["error"].as_str().unwrap_or_default().to_owned();
+        assert!(answer.status == status && said.contains(part), "{} {said}", answer.status);
+    }
+    assert!(served.get("/api/version")?.json()?["version"].is_string());
     Ok(())
 }
 

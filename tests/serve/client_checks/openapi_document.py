@@ -14,6 +14,7 @@ import schemathesis  # noqa: F401
 # Requests for which a schema cannot say what is valid: that a text is an image, or the product of two numbers, or what
 # a model can do. A refusal of what the document allows is no fault there.
 JUDGED_BY_THE_SERVER = [
+    "/api/embed",
     "/embed",
     "/predict",
     "/sdapi/v1/img2img",

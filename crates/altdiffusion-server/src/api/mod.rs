@@ -6,6 +6,7 @@ mod hidden_states;
 mod immich;
 mod inputs;
 mod monitoring;
+mod ollama;
 mod openai;
 mod page;
 mod path_parameters;
@@ -76,6 +77,9 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(openai::models::models))
         .routes(routes!(openai::models::model))
         .routes(routes!(embed::embed))
+        .routes(routes!(ollama::api_embed))
+        .routes(routes!(ollama::api_tags))
+        .routes(routes!(ollama::api_version))
         .routes(routes!(similarity::similarity))
         .routes(routes!(classify::classify))
         .routes(routes!(hidden_states::hidden_states))
@@ -161,6 +165,8 @@ fn refuse(path: &str, problem: &Problem) -> Response {
         immich::problem_response(problem)
     } else if path == embed::EMBED {
         embed::problem_response(problem)
+    } else if path.starts_with(ollama::PREFIX) {
+        ollama::problem_response(problem)
     } else {
         openai::error::problem_response(problem)
     };
