@@ -260,6 +260,9 @@ fn hidden_states_are_those_of_encode() -> TestResult {
         &["encode", prompts[0], prompts[1], "--output", "expected.safetensors"],
     )?);
     let answer = served.post("/v1/hidden_states", &json!({ "prompts": prompts }))?;
+    // Nothing else was loaded, and nothing waits.
+    assert!(served.metric(r#"altdiffusion_stage_seconds_total{stage="load"}"#)? > 0.0);
+    assert_eq!(served.metric(r#"altdiffusion_queue_length{kind="prompts",model="emoji"}"#)?, 0.0);
     assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/octet-stream")));
     let (found, expected) =
         (directory.path().join("found.safetensors"), directory.path().join("expected.safetensors"));

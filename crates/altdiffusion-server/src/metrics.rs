@@ -59,7 +59,8 @@ impl Metrics {
         let batch_tokens = Histogram::new(TOKENS);
         registry.register("batch_tokens", "Tokens in a batch of embeddings", batch_tokens.clone());
         let queue_length: Family<Labels, Gauge> = Family::default();
-        let text = "What waits or runs: requests for images, tokens for embeddings";
+        let text =
+            "What waits or runs: requests for images, tokens for embeddings, prompts for hidden states";
         registry.register("queue_length", text, queue_length.clone());
         Self {
             registry,

@@ -7,6 +7,7 @@ use altclip_encoder::PromptEncoder;
 use candle_core::{DType, Device, Tensor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use crate::metrics::Metrics;
 use crate::model_thread::{ModelThread, Stage, Work};
 use crate::models::ImageModel;
 use crate::options::ServerOptions;
@@ -37,6 +38,7 @@ pub(crate) struct PromptQueue {
     thread: ModelThread<PromptJob>,
     /// Prompts that may still wait.
     places: Arc<Semaphore>,
+    all_places: usize,
 }
 
 impl PromptQueue {
@@ -44,12 +46,26 @@ impl PromptQueue {
     ///
     /// # Errors
     /// If the system has none left.
-    pub(crate) fn start(model: &ImageModel, options: &ServerOptions) -> std::io::Result<Self> {
-        let work = PromptWork { model: model.clone(), loaded: None };
+    pub(crate) fn start(
+        model: &ImageModel,
+        options: &ServerOptions,
+        metrics: &Arc<Metrics>,
+    ) -> std::io::Result<Self> {
+        let work = PromptWork { model: model.clone(), loaded: None, metrics: Arc::clone(metrics) };
         let name = format!("text {}", model.name);
         let thread = ModelThread::start(&name, work, options.keep_loaded, false)?;
         // Enough for a few of the largest requests.
-        Ok(Self { thread, places: Arc::new(Semaphore::new(options.limits.prompts * 4)) })
+        let all_places = options.limits.prompts * 4;
+        Ok(Self { thread, places: Arc::new(Semaphore::new(all_places)), all_places })
+    }
+
+    pub(crate) fn stage(&self) -> &Stage {
+        &self.thread.stage
+    }
+
+    /// Prompts that wait or are encoded.
+    pub(crate) fn length(&self) -> usize {
+        self.all_places.saturating_sub(self.places.available_permits())
     }
 
     /// Encodes prompts.
@@ -79,6 +95,7 @@ impl PromptQueue {
 struct PromptWork {
     model: ImageModel,
     loaded: Option<PromptEncoder>,
+    metrics: Arc<Metrics>,
 }
 
 impl PromptWork {
@@ -89,7 +106,12 @@ impl PromptWork {
                 let Some(load) = &self.model.prompt_encoder else {
                     return Err(Problem::invalid("model: this model does not offer its hidden states"));
                 };
-                self.loaded.insert(stage.loading(|| load())?)
+                let start = Instant::now();
+                let encoder = stage.loading(|| load())?;
+                self.metrics.add_seconds("load", start.elapsed());
+                let seconds = start.elapsed().as_secs_f64();
+                tracing::info!(model = self.model.name, seconds, "loaded the text encoder");
+                self.loaded.insert(encoder)
             }
         };
         Ok(encode(encoder, prompts)?)
@@ -114,12 +136,14 @@ impl Work for PromptWork {
     type Job = PromptJob;
 
     fn run(&mut self, job: PromptJob, _: &Receiver<PromptJob>, stage: &Stage) {
-        if !job.reply.is_closed() {
-            let outcome = self.encode(&job.prompts, stage);
-            // Free before the client knows, who may come again at once.
-            drop(job.place);
-            let _ = job.reply.send(outcome);
+        if job.reply.is_closed() {
+            self.metrics.add_cancelled();
+            return;
         }
+        let outcome = self.encode(&job.prompts, stage);
+        // Free before the client knows, who may come again at once.
+        drop(job.place);
+        let _ = job.reply.send(outcome);
     }
 
     fn preload(&mut self, _: &Stage) {}

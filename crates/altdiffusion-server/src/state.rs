@@ -68,7 +68,7 @@ impl State {
         let (mut drawing, mut prompts, mut embedding) = (Vec::new(), HashMap::new(), Vec::new());
         for model in &models.image_models {
             drawing.push(DrawingQueue::start(model, &options, &folders, &metrics)?);
-            prompts.insert(model.name.clone(), PromptQueue::start(model, &options)?);
+            prompts.insert(model.name.clone(), PromptQueue::start(model, &options, &metrics)?);
         }
         for model in &models.embedding_models {
             embedding.push(EmbeddingQueue::start(model, &options, &metrics)?);

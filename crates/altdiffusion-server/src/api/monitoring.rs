@@ -49,7 +49,8 @@ pub(crate) async fn ready(Extract(state): Extract<Shared>) -> Result<Json<Health
 
 fn is_ready(state: &State) -> bool {
     let images = state.drawing.iter().map(|queue| queue.stage());
-    let stages = images.chain(state.embedding.iter().map(|queue| queue.stage()));
+    let prompts = state.prompts.values().map(|queue| queue.stage());
+    let stages = images.chain(prompts).chain(state.embedding.iter().map(|queue| queue.stage()));
     !stages.into_iter().any(|stage| stage.is_loading())
 }
 
@@ -68,6 +69,9 @@ pub(crate) async fn metrics(Extract(state): Extract<Shared>) -> Response {
     }
     for queue in &state.embedding {
         state.metrics.set_queue_length("tokens", &queue.name, queue.length());
+    }
+    for (name, queue) in &state.prompts {
+        state.metrics.set_queue_length("prompts", name, queue.length());
     }
     ([(header::CONTENT_TYPE, OPEN_METRICS)], state.metrics.text()).into_response()
 }
