@@ -22,7 +22,8 @@ use crate::vector_output::VectorOutput;
 /// length 1, so that the dot product of two is their cosine; see --raw.
 ///
 /// Millions of items are fine. Work in progress is kept in the folder OUTPUT.partial, or in the database; run the same
-/// command again to resume. An image that cannot be read is reported and skipped.
+/// command again to resume. An image that cannot be read is reported and skipped; so is a row whose text is null or
+/// missing.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Embed {
@@ -86,7 +87,7 @@ pub struct Embed {
     #[arg(long)]
     raw: bool,
 
-    /// Print JSON: an object with path, texts, images, skipped_images and ignored_files, by their endings.
+    /// Print JSON: an object with path, texts, images, skipped_texts, skipped_images and ignored_files, by their endings.
     #[arg(long)]
     json: bool,
 
@@ -109,6 +110,7 @@ struct EmbedReport<'a> {
     path: String,
     texts: usize,
     images: usize,
+    skipped_texts: usize,
     skipped_images: usize,
     ignored_files: BTreeMap<&'a str, usize>,
 }
@@ -119,6 +121,7 @@ impl<'a> EmbedReport<'a> {
             path,
             texts: summary.texts,
             images: summary.images,
+            skipped_texts: summary.skipped_texts,
             skipped_images: summary.skipped_images,
             ignored_files: summary.ignored_files.by_ending().collect(),
         }
@@ -218,18 +221,19 @@ impl JobObserver for JobProgress {
         }
     }
 
-    fn skipped(&mut self, error: &altclip_encoder::Error) {
+    fn skipped(&mut self, error: &Error) {
         if let Some((_, progress)) = &self.0 {
             progress.note(&format!("skipped: {error}"));
         }
     }
 }
 
-/// For example `3 texts, 2 images; 1 image skipped; left out: 2 .txt`.
+/// For example `3 texts, 2 images; 1 text skipped; 1 image skipped; left out: 2 .txt`.
 fn in_words(summary: &JobSummary) -> String {
     let embedded = [count(summary.texts, "text"), count(summary.images, "image")];
     let embedded = embedded.into_iter().flatten().collect::<Vec<_>>().join(", ");
-    let skipped = count(summary.skipped_images, "image").map(|images| format!("; {images} skipped"));
+    let skipped = [count(summary.skipped_texts, "text"), count(summary.skipped_images, "image")];
+    let skipped = skipped.into_iter().flatten().map(|skipped| format!("; {skipped} skipped"));
     let ignored = &summary.ignored_files;
     let left_out = (!ignored.is_empty()).then(|| format!("; left out: {ignored}"));
     [embedded].into_iter().chain(skipped).chain(left_out).collect()

@@ -152,9 +152,49 @@ fn every_input_and_output_format_holds_the_same() -> TestResult {
     // The program reads its own output.
     fs::remove_file(root.join("b.png"))?;
     let output = embed(root, &["--texts", "both.parquet", "--output", "d.npy"])?;
-    assert!(
-        String::from_utf8(output.stderr)?.contains("row 2: column \"text\": expected a string, found null")
-    );
+    assert_eq!(String::from_utf8(output.stdout)?, "d.npy: 1 text; 2 texts skipped\n");
+    let stderr = String::from_utf8(output.stderr)?;
+    assert!(stderr.contains("skipped: --texts both.parquet: row 2: column \"text\": null\n"), "{stderr}");
+    Ok(())
+}
+
+/// Rows without a text or an image are named by their line, and do not end the job.
+#[test]
+fn rows_without_a_value_are_skipped_and_counted() -> TestResult {
+    let directory = TempDir::new()?;
+    let root = directory.path();
+    draw(root, "a.png", 1)?;
+    fs::write(
+        root.join("t.jsonl"),
+        "{\"id\": 1}\n\n{\"text\": null}\n{\"text\": \"a\", \"image\": \"a.png\"}\n{\"text\": NaN}\n",
+    )?;
+    fs::write(root.join("t.csv"), "id,text\n1\n2,a\n")?;
+    let run = |arguments: &[&str]| -> TestResult<(Value, String)> {
+        let output = embed(root, &[arguments, &["--output", "o.safetensors", "--json"]].concat())?;
+        let stderr = String::from_utf8(output.stderr)?;
+        assert!(output.status.success(), "{stderr}");
+        Ok((serde_json::from_slice(&output.stdout)?, stderr))
+    };
+    let lines = |name: &str, problems: &[&str]| -> String {
+        problems.iter().map(|problem| format!("skipped: --texts {name}: {problem}\n")).collect()
+    };
+    let (report, stderr) = run(&["--texts", "t.jsonl"])?;
+    assert_eq!((&report["texts"], &report["skipped_texts"]), (&1.into(), &3.into()));
+    let problems = [
+        "line 1: no column \"text\", there are \"id\"",
+        "line 3: column \"text\": null",
+        "line 5: column \"text\": null",
+    ];
+    assert_eq!(stderr, lines("t.jsonl", &problems));
+    assert_eq!(items(&root.join("o.safetensors"), "texts")?, ["a"]);
+
+    let (report, stderr) = run(&["--texts", "t.csv"])?;
+    assert_eq!((&report["texts"], &report["skipped_texts"]), (&1.into(), &1.into()));
+    assert_eq!(stderr, lines("t.csv", &["line 2: no value in column \"text\""]));
+
+    let (report, stderr) = run(&["--images", "t.jsonl"])?;
+    assert_eq!((&report["images"], &report["skipped_images"]), (&1.into(), &3.into()));
+    assert!(stderr.starts_with("skipped: --images t.jsonl: line 1: no column \"image\""), "{stderr}");
     Ok(())
 }
 

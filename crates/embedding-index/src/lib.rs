@@ -38,7 +38,7 @@
 //!
 //! A [`library::ImageLibrary`] follows folders of images instead, in a database.
 //!
-//! A [`JobObserver`] receives progress and unreadable images, and can stop the job. The [`OutputFormat`]s are
+//! A [`JobObserver`] receives progress and what is skipped, and can stop the job. The [`OutputFormat`]s are
 //! safetensors, the only one that can be searched, npy and Parquet, in one file or many. With the feature `postgres`,
 //! a job may also write to a table of PostgreSQL with pgvector, a `PostgresTable`. The [`readers`] can be used alone:
 //! columns of texts, captioned images, WebDataset archives, and data sets of the Hugging Face hub.

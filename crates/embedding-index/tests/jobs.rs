@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use altclip_encoder::embedder::Embedder;
 use candle_core::{DType, Device};
-use embedding_index::readers::{ImageInputs, TextInputs};
+use embedding_index::readers::{ImageInputs, ListFile, TextInputs};
 use embedding_index::{Error, Index, ItemKind, Job, JobDifference, JobObserver, SearchOptions, unit_vector};
 use image::{Rgb, RgbImage};
 use test_support::TestResult;
@@ -47,7 +47,7 @@ impl JobObserver for Watch {
         self.seen.push((kind, done, total));
     }
 
-    fn skipped(&mut self, error: &altclip_encoder::Error) {
+    fn skipped(&mut self, error: &Error) {
         self.skipped.push(error.to_string());
     }
 
@@ -121,6 +121,53 @@ fn stopped_jobs_go_on_to_the_same_bytes() -> TestResult {
     assert!(job(&parts).run(&embedder, "another name", &mut watch).is_err());
     job(&parts).resume(false).run(&embedder, MODEL, &mut ())?;
     assert!(fs::read(&parts)? == whole);
+    Ok(())
+}
+
+/// Rows without a text are skipped, in a run that was stopped as in one that was not.
+#[test]
+fn rows_without_a_text_are_skipped_and_counted() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let embedder = embedder()?;
+    let path = |name: &str| folder.path().join(name);
+    let line = |number: usize| match number {
+        // The second batch has no text.
+        0..2060 | 2501 => "{\"text\": null}\n".to_owned(),
+        2500 => "{\"id\": 2500}\n".to_owned(),
+        number => format!("{{\"text\": \"{number} cats\"}}\n"),
+    };
+    fs::write(path("rows.jsonl"), (0..3000).map(line).collect::<String>())?;
+    let job = |output: &str| -> TestResult<Job> {
+        let list = ListFile::open(&path("rows.jsonl"), None)?.with_name("rows.jsonl");
+        Ok(Job::new(path(output)).texts(TextInputs::new(vec!["own".to_owned()], Some(list))))
+    };
+    let mut whole = Watch::default();
+    let summary = job("whole.safetensors")?.run(&embedder, MODEL, &mut whole)?;
+    assert_eq!((summary.texts, summary.skipped_texts, summary.skipped_images), (939, 2062, 0));
+    let (first, last) = (&whole.skipped[0], &whole.skipped[2060..]);
+    assert_eq!(first, "rows.jsonl: line 1: column \"text\": null");
+    assert_eq!(
+        last,
+        [
+            "rows.jsonl: line 2501: no column \"text\", there are \"id\"",
+            "rows.jsonl: line 2502: column \"text\": null"
+        ]
+    );
+
+    let mut parts = Watch { stop_at: Some((ItemKind::Text, 1024)), ..Watch::default() };
+    assert!(job("parts.safetensors")?.run(&embedder, MODEL, &mut parts).is_err());
+    let before = parts.skipped.len();
+    let mut parts = Watch::default();
+    let resumed = job("parts.safetensors")?.run(&embedder, MODEL, &mut parts)?;
+    assert_eq!((resumed.texts, resumed.skipped_texts), (939, 2062));
+    assert_eq!((before, parts.skipped.len()), (1023, 1039));
+    assert!(fs::read(path("parts.safetensors"))? == fs::read(path("whole.safetensors"))?);
+
+    fs::write(path("rows.jsonl"), "{\"text\": null}\n{\"text\": null}\n")?;
+    let list = ListFile::open(&path("rows.jsonl"), None)?;
+    let none = Job::new(path("none.npy")).texts(TextInputs::new(Vec::new(), Some(list)));
+    let error = none.run(&embedder, MODEL, &mut ()).err().ok_or("no error")?.to_string();
+    assert!(error.ends_with("none.npy: not written, for none of the 2 rows has a text"), "{error}");
     Ok(())
 }
 

@@ -73,10 +73,12 @@ pub enum Error {
         item: String,
     },
     /// No item of a job could be embedded, so there is nothing to write.
-    #[error("{}: not written, for {}", output.display(), none_of(*.images))]
+    #[error("{}: not written, for {}", output.display(), none_of(*.texts, *.images))]
     NothingEmbedded {
         /// The file, or the table, that should have been written.
         output: PathBuf,
+        /// The number of rows that should have a text, all without one.
+        texts: usize,
         /// The number of images, all unreadable.
         images: usize,
     },
@@ -211,10 +213,14 @@ fn shown(file: impl AsRef<Path>) -> String {
     file.as_ref().display().to_string()
 }
 
-fn none_of(images: usize) -> String {
-    match images {
-        1 => "the image cannot be read".to_owned(),
-        count => format!("none of the {count} images can be read"),
+fn none_of(texts: usize, images: usize) -> String {
+    match (texts, images) {
+        (0, 1) => "the image cannot be read".to_owned(),
+        (0, images) => format!("none of the {images} images can be read"),
+        (texts, 0) => format!("none of the {texts} rows has a text"),
+        (texts, images) => {
+            format!("none of the {texts} rows has a text, and none of the {images} images can be read")
+        }
     }
 }
 
@@ -232,7 +238,7 @@ mod tests {
             (Error::io("a")(io::ErrorKind::OutOfMemory.into()), ErrorKind::OutOfMemory),
             (Error::format("a", "cut"), ErrorKind::File),
             (Error::column("a")(ColumnError::Damaged), ErrorKind::File),
-            (Error::NothingEmbedded { output: "a.npy".into(), images: 2 }, ErrorKind::File),
+            (Error::NothingEmbedded { output: "a.npy".into(), texts: 0, images: 2 }, ErrorKind::File),
             (Error::Pattern { pattern: "*".into(), problem: "none".into() }, ErrorKind::Input),
             (Error::OtherJob { folder: folder.clone(), difference }, ErrorKind::Input),
             (Error::Stopped { folder: folder.clone() }, ErrorKind::Cancelled),

@@ -24,7 +24,7 @@ pub(super) struct JobRun<'a> {
 }
 
 impl JobRun<'_> {
-    /// Embeds the remaining texts of `total`.
+    /// Embeds the remaining texts of `total`. Rows without a text are reported and skipped.
     pub(super) fn texts(&mut self, texts: &TextInputs, total: usize) -> Result<()> {
         let done = self.rows.done(ItemKind::Text);
         if done == total {
@@ -37,13 +37,20 @@ impl JobRun<'_> {
             if batch.is_empty() {
                 break;
             }
-            let (keys, batch): (Vec<String>, Vec<String>) = batch.into_iter().unzip();
-            let vectors = self.embedder.embed_texts(&batch)?;
-            let vectors = vectors.to_vec2::<f32>().map_err(altclip_encoder::Error::from)?;
-            for ((key, item), vector) in keys.iter().zip(&batch).zip(vectors) {
-                let vector = self.finished(vector, || format!("the text {item:?}"))?;
-                self.rows.push(ItemKind::Text, Row { key, item, vector: &vector })?;
+            let (mut keys, mut present) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+            for item in batch {
+                match item {
+                    Ok((key, text)) => {
+                        keys.push(key);
+                        present.push(text);
+                    }
+                    Err(missing) => {
+                        self.observer.skipped(&missing);
+                        self.rows.skip(ItemKind::Text);
+                    }
+                }
             }
+            self.text_batch(&keys, &present)?;
             self.rows.save_if_due()?;
             self.observer.progress(ItemKind::Text, self.rows.done(ItemKind::Text), total);
             self.stop_if_asked()?;
@@ -52,6 +59,19 @@ impl JobRun<'_> {
             return Err(changed("the texts"));
         }
         self.rows.save()
+    }
+
+    fn text_batch(&mut self, keys: &[String], texts: &[String]) -> Result<()> {
+        if texts.is_empty() {
+            return Ok(());
+        }
+        let vectors = self.embedder.embed_texts(texts)?;
+        let vectors = vectors.to_vec2::<f32>().map_err(altclip_encoder::Error::from)?;
+        for ((key, item), vector) in keys.iter().zip(texts).zip(vectors) {
+            let vector = self.finished(vector, || format!("the text {item:?}"))?;
+            self.rows.push(ItemKind::Text, Row { key, item, vector: &vector })?;
+        }
+        Ok(())
     }
 
     /// Embeds the remaining images of `total`. Unreadable ones are reported and skipped. Returns the number of
@@ -77,7 +97,7 @@ impl JobRun<'_> {
                     self.rows.push(ItemKind::Image, Row { key: &key, item: name, vector: &vector })?;
                 }
                 Err(error) if is_of_the_image(&error) => {
-                    self.observer.skipped(&error);
+                    self.observer.skipped(&error.into());
                     self.rows.skip(ItemKind::Image);
                 }
                 Err(source) => {

@@ -60,8 +60,13 @@ enum Output {
 #[derive(Debug, Clone)]
 struct Checked {
     texts: ItemDigest,
+    /// Rows among these without a text.
+    skipped_texts: usize,
     images: ItemDigest,
 }
+
+/// Stands for a missing text in a digest, since it is in no text in UTF-8.
+const MISSING: u8 = 0xFF;
 
 /// Watches a job, and may stop it. All methods do nothing by default, and `()` is an observer.
 pub trait JobObserver {
@@ -70,8 +75,8 @@ pub trait JobObserver {
         let _ = (kind, done, total);
     }
 
-    /// Called for an image that cannot be read and is skipped. The error names it.
-    fn skipped(&mut self, error: &altclip_encoder::Error) {
+    /// Called for an image that cannot be read, or a row without a text, which is skipped. The error names it.
+    fn skipped(&mut self, error: &Error) {
         let _ = error;
     }
 
@@ -91,6 +96,8 @@ pub struct JobSummary {
     pub texts: usize,
     /// Images in the output.
     pub images: usize,
+    /// Rows of the list without a text, which are not in the output.
+    pub skipped_texts: usize,
     /// Unreadable images, which are not in the output.
     pub skipped_images: usize,
     /// Transparent images in this run without a background, whose hidden colours were used.
@@ -161,24 +168,26 @@ impl Job {
         if let Some(checked) = &self.checked {
             return Ok(checked.clone());
         }
+        let mut skipped_texts = 0;
         let checked = match &self.output {
             Output::File(path) => {
                 check_output(path)?;
-                Checked {
-                    texts: ItemDigest::of(self.texts.iter()?)?,
-                    images: ItemDigest::of(self.images.names()?.map(path_bytes))?,
-                }
+                let texts = self.texts.iter()?.inspect(|text| skipped_texts += usize::from(is_missing(text)));
+                let texts = ItemDigest::of(texts.map(text_bytes))?;
+                let images = ItemDigest::of(self.images.names()?.map(path_bytes))?;
+                Checked { texts, skipped_texts, images }
             }
             #[cfg(feature = "postgres")]
             Output::Table(table) => {
                 table.check()?;
-                Checked {
-                    texts: ItemDigest::of(self.texts.keyed()?.map(table_rows::text_bytes))?,
-                    images: ItemDigest::of(self.images.names()?.map(table_rows::image_bytes))?,
-                }
+                let texts =
+                    self.texts.keyed()?.inspect(|text| skipped_texts += usize::from(is_missing(text)));
+                let texts = ItemDigest::of(texts.map(table_rows::text_bytes))?;
+                let images = ItemDigest::of(self.images.names()?.map(table_rows::image_bytes))?;
+                Checked { texts, skipped_texts, images }
             }
         };
-        let Checked { texts, images } = &checked;
+        let Checked { texts, images, .. } = &checked;
         if texts.count + images.count == 0 {
             return Err(Error::Input("expected at least one text or image to embed, found none".to_owned()));
         }
@@ -205,15 +214,15 @@ impl Job {
     /// Like [`check`](Self::check). [`Error::Table`] if the table is for another model or dimension, or the
     /// connection is lost. [`Error::OtherJob`] if the folder of unfinished work belongs to other inputs,
     /// settings or another model, and [`Error::Busy`] if another process uses it. [`Error::NothingEmbedded`] if all
-    /// items are unreadable images. [`Error::Stopped`] if the observer stopped it. Also if the model fails, or a file
-    /// cannot be written.
+    /// items are unreadable images or rows without a text. [`Error::Stopped`] if the observer stopped it. Also if the
+    /// model fails, or a file cannot be written.
     pub fn run(
         mut self,
         embedder: &Embedder,
         model: &str,
         observer: &mut dyn JobObserver,
     ) -> Result<JobSummary> {
-        let Checked { texts, images } = self.checked()?;
+        let Checked { texts, skipped_texts, images } = self.checked()?;
         let totals = [texts.count, images.count];
         let background = embedder.background();
         let settings = JobSettings {
@@ -236,23 +245,26 @@ impl Job {
                 let (texts, images) = (partial.texts.counts(), partial.images.counts());
                 if texts.rows + images.rows == 0 {
                     partial.discard();
-                    return Err(Error::NothingEmbedded { output: path.clone(), images: images.done });
+                    let (output, texts, images) = (path.clone(), texts.done, images.done);
+                    return Err(Error::NothingEmbedded { output, texts, images });
                 }
                 partial.finish(&output, |partial, path| {
                     format.write(path, width, partial.texts.stored(), partial.images.stored(), &info)
                 })?;
-                Ok(self.summary(texts.rows, images.rows, images.done, transparent_images))
+                let skipped = [skipped_texts, images.done - images.rows];
+                Ok(self.summary([texts.rows, images.rows], skipped, transparent_images))
             }
             #[cfg(feature = "postgres")]
             Output::Table(table) => {
                 let mut rows = TableRows::open(table, &settings, self.resume)?;
                 let transparent_images = self.embed(embedder, &mut rows, observer, totals)?;
                 let mark = rows.finish()?;
-                let images = mark.images - mark.unreadable;
-                if mark.texts + images == 0 {
-                    return Err(Error::NothingEmbedded { output: table.name().into(), images: mark.images });
+                let rows = [mark.texts.saturating_sub(skipped_texts), mark.images - mark.unreadable];
+                if rows == [0, 0] {
+                    let (output, texts, images) = (table.name().into(), mark.texts, mark.images);
+                    return Err(Error::NothingEmbedded { output, texts, images });
                 }
-                Ok(self.summary(mark.texts, images, mark.images, transparent_images))
+                Ok(self.summary(rows, [skipped_texts, mark.unreadable], transparent_images))
             }
         }
     }
@@ -270,15 +282,29 @@ impl Job {
         run.images(&self.images, images)
     }
 
-    fn summary(&self, texts: usize, images: usize, done: usize, transparent_images: usize) -> JobSummary {
+    fn summary(
+        &self,
+        [texts, images]: [usize; 2],
+        [skipped_texts, skipped_images]: [usize; 2],
+        transparent_images: usize,
+    ) -> JobSummary {
         let ignored_files = self.images.ignored_files();
-        JobSummary { texts, images, skipped_images: done - images, transparent_images, ignored_files }
+        JobSummary { texts, images, skipped_texts, skipped_images, transparent_images, ignored_files }
     }
 
     /// The folder of unfinished work for `output`.
     pub fn partial_folder(output: &Path) -> PathBuf {
         Partial::directory_of(output)
     }
+}
+
+/// Whether a row has no text.
+fn is_missing<T>(text: &Result<Result<T>>) -> bool {
+    matches!(text, Ok(Err(_)))
+}
+
+fn text_bytes(text: Result<Result<String>>) -> Result<Vec<u8>> {
+    Ok(text?.map_or_else(|_| vec![MISSING], String::into_bytes))
 }
 
 fn path_bytes(path: Result<PathBuf>) -> Result<Vec<u8>> {

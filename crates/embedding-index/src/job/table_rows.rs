@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use candle_core::DType;
 
+use super::MISSING;
 use super::digest::digest_of_bytes;
 use super::partial::JobSettings;
 use super::row_sink::{Row, RowSink, is_due};
@@ -77,10 +78,14 @@ impl RowSink for TableRows {
         Ok(())
     }
 
-    /// Only images are skipped.
-    fn skip(&mut self, _: ItemKind) {
-        self.mark.images += 1;
-        self.mark.unreadable += 1;
+    fn skip(&mut self, kind: ItemKind) {
+        match kind {
+            ItemKind::Text => self.mark.texts += 1,
+            ItemKind::Image => {
+                self.mark.images += 1;
+                self.mark.unreadable += 1;
+            }
+        }
     }
 
     fn save_if_due(&mut self) -> Result<()> {
@@ -102,8 +107,8 @@ impl RowSink for TableRows {
 }
 
 /// What identifies a text and its key, if the database can store them.
-pub(super) fn text_bytes(item: Result<(String, String)>) -> Result<Vec<u8>> {
-    let (key, text) = item?;
+pub(super) fn text_bytes(item: Result<Result<(String, String)>>) -> Result<Vec<u8>> {
+    let Ok((key, text)) = item? else { return Ok(vec![MISSING]) };
     check_key(&key)?;
     if text.contains('\0') {
         return Err(Error::Input(format!("{key}: has a zero byte, which PostgreSQL cannot store")));
@@ -138,7 +143,7 @@ mod tests {
 
     #[test]
     fn what_a_database_cannot_store_is_refused_before_the_work() {
-        let text = |key: &str, text: &str| text_bytes(Ok((key.to_owned(), text.to_owned())));
+        let text = |key: &str, text: &str| text_bytes(Ok(Ok((key.to_owned(), text.to_owned()))));
         assert!(text("a.txt:1", "猫").is_ok_and(|bytes| bytes == "a.txt:1\0猫".as_bytes()));
         assert!(text(&"k".repeat(2048), "").is_ok());
         for (found, expected) in [

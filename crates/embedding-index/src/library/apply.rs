@@ -185,7 +185,7 @@ impl Update<'_> {
                 Ok(vector) => self.add(batch, number, &facts, &vector, observer)?,
                 Err(error) if is_of_the_image(&error) => {
                     let problem = problem_of(&error, &path);
-                    observer.skipped(&error);
+                    observer.skipped(&error.into());
                     self.fail(batch, number, &facts, &problem).map_err(at(batch.file))?;
                     self.failed.insert(facts.hash, problem);
                 }
@@ -229,7 +229,7 @@ impl Update<'_> {
         let Some(bytes) = self.made_with.precision.bytes_of(vector) else {
             let problem = "its vector is not finite: f16 may have overflowed, use bf16 or f32; or the weights are damaged";
             if let Some(candidate) = self.candidates.get(number) {
-                observer.skipped(&altclip_encoder::Error::format(candidate.path.clone(), problem));
+                observer.skipped(&Error::format(&candidate.path, problem));
             }
             self.skip(number, problem);
             return Ok(());
@@ -251,7 +251,7 @@ impl Update<'_> {
     ) -> Result<()> {
         for (number, problem) in findings.take_unread() {
             if let Some(candidate) = self.candidates.get(number) {
-                observer.skipped(&altclip_encoder::Error::format(candidate.path.clone(), &problem));
+                observer.skipped(&Error::format(&candidate.path, &problem));
             }
             // Not recorded: permissions may change without the file.
             self.skip(number, &problem);

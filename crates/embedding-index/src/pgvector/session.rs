@@ -19,7 +19,7 @@ const KEPT: &str = "what was written before is kept, and the same command goes o
 /// How far a job is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Mark {
-    /// Texts done; each has a row.
+    /// Texts done, with the rows of the list that have none, which the list itself counts.
     pub(crate) texts: usize,
     /// Images done.
     pub(crate) images: usize,

@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 
 use altclip_encoder::embedder::ImageSource;
 use model_files::{Temporary, open_input};
-use serde_json::Value;
 
+use super::list_values::{KEYS, STRINGS, Values};
 use super::parquet_column::{self, ColumnError, no_column};
 use super::text_file::{self, Line, ListFormat};
-use super::text_table::no_string;
 use super::{IMAGE_COLUMN, Items};
 use crate::error::{Error, Result};
 
@@ -83,11 +82,12 @@ impl ListFile {
         &self.name
     }
 
-    /// Iterates the strings, ending after an error.
+    /// Iterates the strings, ending after an error. The inner error is that of a row without a string: its value is
+    /// null or missing. It does not end the list.
     ///
     /// # Errors
     /// If the file cannot be opened, or has no such column.
-    pub fn strings(&self) -> Result<Items<String>> {
+    pub fn strings(&self) -> Result<Items<Result<String>>> {
         Ok(until_error(self.values_of(self.column_or(TEXT_COLUMN), STRINGS)?))
     }
 
@@ -96,10 +96,10 @@ impl ListFile {
     ///
     /// # Errors
     /// If a column is given but the file is not a table or has no such column, or it cannot be opened.
-    pub(super) fn keys(&self, column: Option<&str>) -> Result<Items<String>> {
+    pub(super) fn keys(&self, column: Option<&str>) -> Result<Items<Result<String>>> {
         let Some(column) = column else {
             let origin = self.origin.clone();
-            return Ok(Box::new((1_usize..).map(move |number| Ok(numbered(&origin, number)))));
+            return Ok(Box::new((1_usize..).map(move |number| Ok(Ok(numbered(&origin, number))))));
         };
         if self.format == ListFormat::Lines {
             return Err(no_columns(&self.name, column));
@@ -113,14 +113,19 @@ impl ListFile {
     }
 
     /// Iterates the images, ending after an error: strings are their paths, and a Parquet file may contain the
-    /// images.
+    /// images. A row without one is an image without content, which cannot be read.
     ///
     /// # Errors
     /// If the file cannot be opened, or has no such column.
     pub fn images(&self) -> Result<Items<ImageSource>> {
         Ok(until_error(match self.format {
             ListFormat::Parquet => self.parquet(parquet_column::images, self.column_or(IMAGE_COLUMN))?,
-            _ => Box::new(paths(self.image_strings()?).map(|path| Ok(path?.into()))),
+            _ => Box::new(paths(self.image_strings()?).map(|path| {
+                Ok(path?.map_or_else(
+                    |missing| ImageSource::Bytes { name: name_of(&missing), bytes: Vec::new() },
+                    Into::into,
+                ))
+            })),
         }))
     }
 
@@ -131,7 +136,10 @@ impl ListFile {
     pub fn image_names(&self) -> Result<Items<PathBuf>> {
         Ok(until_error(match self.format {
             ListFormat::Parquet => self.parquet(parquet_column::image_names, self.column_or(IMAGE_COLUMN))?,
-            _ => Box::new(paths(self.image_strings()?)),
+            _ => Box::new(
+                paths(self.image_strings()?)
+                    .map(|path| Ok(path?.unwrap_or_else(|missing| name_of(&missing)))),
+            ),
         }))
     }
 
@@ -139,26 +147,55 @@ impl ListFile {
         self.column.as_deref().unwrap_or(default)
     }
 
-    fn image_strings(&self) -> Result<Items<String>> {
+    fn image_strings(&self) -> Result<Items<Result<String>>> {
         self.values_of(self.column_or(IMAGE_COLUMN), STRINGS)
     }
 
-    fn values_of(&self, column: &str, values: Values) -> Result<Items<String>> {
+    fn values_of(&self, column: &str, values: Values) -> Result<Items<Result<String>>> {
         Ok(match self.format {
-            ListFormat::Lines => Box::new(self.lines()?.map(|line| Ok(line?.1))),
+            ListFormat::Lines => Box::new(self.lines()?.map(|line| Ok(Ok(line?.1)))),
             ListFormat::JsonLines => {
+                self.check_has(column)?;
                 let (name, column) = (self.name.clone(), column.to_owned());
                 let objects =
                     self.lines()?.filter(|line| !line.as_ref().is_ok_and(|(_, line)| line.trim().is_empty()));
                 Box::new(objects.map(move |line| {
                     let (number, line) = line?;
-                    let string = (values.of_json)(&line, &column);
-                    string.map_err(|problem| Error::format(&name, format!("line {number}: {problem}")))
+                    let at_line = |problem| Error::format(&name, format!("line {number}: {problem}"));
+                    Ok(values.in_json_line(&line, &column).map_err(at_line)?.map_err(at_line))
                 }))
             }
             ListFormat::Csv { delimiter } => self.csv_strings(delimiter, column)?,
-            ListFormat::Parquet => self.parquet(values.of_parquet, column)?,
+            ListFormat::Parquet => {
+                let (name, column) = (self.name.clone(), column.to_owned());
+                let values = self.parquet(values.of_parquet, &column)?;
+                Box::new((1..).zip(values).map(move |(row, value)| {
+                    let missing = || ColumnError::Row { row, problem: format!("column {column:?}: null") };
+                    Ok(value?.ok_or_else(|| Error::column(&name)(missing())))
+                }))
+            }
         })
+    }
+
+    /// Refuses a column that no JSON object has. One that only some have is there, and the others are without a value.
+    fn check_has(&self, column: &str) -> Result<()> {
+        let mut first = None;
+        for line in self.lines()? {
+            // What cannot be read is reported where it is read.
+            let Ok((number, line)) = line else { return Ok(()) };
+            if line.trim().is_empty() {
+                continue;
+            }
+            let Ok(object) = text_file::object(&line) else { return Ok(()) };
+            if text_file::field(&object, column).is_some() {
+                return Ok(());
+            }
+            first.get_or_insert_with(|| {
+                let problem = no_column(column, object.keys().map(String::as_str));
+                Error::format(&self.name, format!("line {number}: {problem}"))
+            });
+        }
+        first.map_or(Ok(()), Err)
     }
 
     /// The lines of the file with their numbers.
@@ -172,7 +209,7 @@ impl ListFile {
         }))
     }
 
-    fn csv_strings(&self, delimiter: u8, column: &str) -> Result<Items<String>> {
+    fn csv_strings(&self, delimiter: u8, column: &str) -> Result<Items<Result<String>>> {
         let name = self.name.clone();
         let text = text_file::open(&self.path).map_err(Error::io(&name))?;
         let mut reader = text_file::csv(text, delimiter);
@@ -185,7 +222,8 @@ impl ListFile {
             let record = record.map_err(|error| Error::format(&name, error))?;
             let line = record.position().map_or(0, csv::Position::line);
             let value = record.get(place).map(str::to_owned);
-            value.ok_or_else(|| Error::format(&name, format!("line {line}: no value in column {column:?}")))
+            let missing = || Error::format(&name, format!("line {line}: no value in column {column:?}"));
+            Ok(value.ok_or_else(missing))
         })))
     }
 
@@ -201,21 +239,6 @@ impl ListFile {
     }
 }
 
-/// The strings of a column.
-type Strings = Result<Items<String, ColumnError>, ColumnError>;
-
-/// How the values of a column become strings.
-#[derive(Clone, Copy)]
-struct Values {
-    of_json: fn(&str, &str) -> Result<String, String>,
-    of_parquet: fn(File, &str) -> Strings,
-}
-
-/// Only strings.
-const STRINGS: Values = Values { of_json: json_string, of_parquet: parquet_column::strings };
-/// Strings and whole numbers.
-const KEYS: Values = Values { of_json: json_key, of_parquet: parquet_column::keys };
-
 fn numbered(origin: &str, number: usize) -> String {
     format!("{origin}:{number}")
 }
@@ -227,9 +250,14 @@ fn no_columns(file: impl AsRef<Path>, column: &str) -> Error {
 }
 
 /// Strings as paths, skipping blank ones.
-fn paths(strings: Items<String>) -> impl Iterator<Item = Result<PathBuf>> + Send {
-    let strings = strings.filter(|string| !string.as_ref().is_ok_and(|string| string.trim().is_empty()));
-    strings.map(|string| string.map(PathBuf::from))
+fn paths(strings: Items<Result<String>>) -> impl Iterator<Item = Result<Result<PathBuf>>> + Send {
+    let strings = strings.filter(|string| !matches!(string, Ok(Ok(string)) if string.trim().is_empty()));
+    strings.map(|string| Ok(string?.map(PathBuf::from)))
+}
+
+/// The name of an image that a row lacks: where it is missing.
+fn name_of(missing: &Error) -> PathBuf {
+    PathBuf::from(missing.to_string())
 }
 
 /// Copies a pipe's content to a file, refusing endless input before it fills the disk.
@@ -262,33 +290,6 @@ fn until_error<T: 'static>(items: Items<T>) -> Items<T> {
     }))
 }
 
-fn json_string(line: &str, column: &str) -> Result<String, String> {
-    json_value(line, column, |value| match value {
-        Value::String(string) => Ok(string.clone()),
-        other => Err(no_string(column, text_file::describe(other))),
-    })
-}
-
-fn json_key(line: &str, column: &str) -> Result<String, String> {
-    json_value(line, column, |value| match value {
-        Value::String(string) => Ok(string.clone()),
-        Value::Number(number) if number.is_i64() || number.is_u64() => Ok(number.to_string()),
-        other => Err(format!("expected a string or a whole number, found {}", text_file::describe(other))),
-    })
-}
-
-fn json_value(
-    line: &str,
-    column: &str,
-    read: impl FnOnce(&Value) -> Result<String, String>,
-) -> Result<String, String> {
-    let object = text_file::object(line)?;
-    match text_file::field(&object, column) {
-        Some(value) => read(value).map_err(|problem| format!("column {column:?}: {problem}")),
-        None => Err(no_column(column, object.keys().map(String::as_str))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -298,7 +299,8 @@ mod tests {
         let directory = tempfile::tempdir()?;
         let path = directory.path().join(name);
         std::fs::write(&path, content)?;
-        Ok(ListFile::open(&path, column)?.strings()?.collect::<Result<_>>()?)
+        let strings = ListFile::open(&path, column)?.strings()?;
+        Ok(strings.map(|string| string?).collect::<Result<_>>()?)
     }
 
     fn message(name: &str, content: &[u8], column: Option<&str>) -> String {

@@ -14,6 +14,7 @@ mod ignored_files;
 mod image_inputs;
 mod image_pairs;
 mod list_file;
+mod list_values;
 pub mod parquet_column;
 mod parquet_images;
 mod samples;

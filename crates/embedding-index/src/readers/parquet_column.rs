@@ -36,21 +36,21 @@ pub fn strings(file: File, column: &str) -> Result<Items<String, ColumnError>, C
     fields(file, column, Ok, |_, field| string(field)?.ok_or_else(|| expected("a string", &Field::Null)))
 }
 
-/// Reads a column of keys: strings or whole numbers.
+/// Reads a column of keys: strings, whole numbers or nulls.
 ///
 /// # Errors
 /// Like [`strings`].
-pub(super) fn keys(file: File, column: &str) -> Result<Items<String, ColumnError>, ColumnError> {
+pub(super) fn keys(file: File, column: &str) -> Result<Items<Option<String>, ColumnError>, ColumnError> {
     fields(file, column, Ok, |_, field| match field {
-        Field::Byte(number) => Ok(number.to_string()),
-        Field::Short(number) => Ok(number.to_string()),
-        Field::Int(number) => Ok(number.to_string()),
-        Field::Long(number) => Ok(number.to_string()),
-        Field::UByte(number) => Ok(number.to_string()),
-        Field::UShort(number) => Ok(number.to_string()),
-        Field::UInt(number) => Ok(number.to_string()),
-        Field::ULong(number) => Ok(number.to_string()),
-        field => string(field)?.ok_or_else(|| expected("a string or a whole number", &Field::Null)),
+        Field::Byte(number) => Ok(Some(number.to_string())),
+        Field::Short(number) => Ok(Some(number.to_string())),
+        Field::Int(number) => Ok(Some(number.to_string())),
+        Field::Long(number) => Ok(Some(number.to_string())),
+        Field::UByte(number) => Ok(Some(number.to_string())),
+        Field::UShort(number) => Ok(Some(number.to_string())),
+        Field::UInt(number) => Ok(Some(number.to_string())),
+        Field::ULong(number) => Ok(Some(number.to_string())),
+        field => string(field),
     })
 }
 

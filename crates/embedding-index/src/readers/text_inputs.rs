@@ -24,12 +24,12 @@ impl TextInputs {
         Self { key_column: column, ..self }
     }
 
-    /// Iterates the texts.
+    /// Iterates the texts. The inner error is that of a row without a text, as in [`ListFile::strings`].
     ///
     /// # Errors
     /// If the list cannot be read, or is empty.
-    pub fn iter(&self) -> Result<Items<String>> {
-        let texts = self.texts.clone().into_iter().map(Ok);
+    pub fn iter(&self) -> Result<Items<Result<String>>> {
+        let texts = self.texts.clone().into_iter().map(|text| Ok(Ok(text)));
         let Some(list) = &self.list else { return Ok(Box::new(texts)) };
         Ok(Box::new(texts.chain(strings_of(list)?)))
     }
@@ -38,17 +38,24 @@ impl TextInputs {
     ///
     /// # Errors
     /// Like [`iter`](Self::iter); also if the list has no column of keys.
-    pub fn keyed(&self) -> Result<Items<(String, String)>> {
-        let texts = self.texts.clone().into_iter().map(|text| Ok::<_, Error>((text.clone(), text)));
+    pub fn keyed(&self) -> Result<Items<Result<(String, String)>>> {
+        let texts = self.texts.clone().into_iter().map(|text| Ok::<_, Error>(Ok((text.clone(), text))));
         let Some(list) = &self.list else { return Ok(Box::new(texts)) };
         let strings = strings_of(list)?;
         let listed = list.keys(self.key_column.as_deref())?.zip(strings);
-        Ok(Box::new(texts.chain(listed.map(|(key, text)| Ok((key?, text?))))))
+        Ok(Box::new(texts.chain(listed.map(|(key, text)| {
+            let (key, text) = (key?, text?);
+            // A row without a text needs no key.
+            match text {
+                Ok(text) => Ok(Ok((key?, text))),
+                Err(missing) => Ok(Err(missing)),
+            }
+        }))))
     }
 }
 
 /// The strings of a list that must have some.
-fn strings_of(list: &ListFile) -> Result<impl Iterator<Item = Result<String>> + Send + use<>> {
+fn strings_of(list: &ListFile) -> Result<impl Iterator<Item = Result<Result<String>>> + Send + use<>> {
     let mut strings = list.strings()?.peekable();
     if strings.peek().is_none() {
         return Err(Error::format(list.name(), "expected at least one text, found none"));
@@ -73,7 +80,7 @@ mod tests {
     fn keyed(path: &Path, column: Option<&str>) -> Result<Vec<(String, String)>> {
         let list = ListFile::open(path, None)?.with_name("the list");
         let inputs = TextInputs::new(vec!["own".to_owned()], Some(list));
-        inputs.key_column(column.map(str::to_owned)).keyed()?.collect()
+        inputs.key_column(column.map(str::to_owned)).keyed()?.map(|text| text?).collect()
     }
 
     fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -95,6 +102,40 @@ mod tests {
         assert_eq!(keyed(&objects, Some("id"))?, owned(&[("own", "own"), ("7", "a"), ("x", "b")]));
         let second = numbered(&objects, 2);
         assert_eq!(keyed(&objects, None)?[2], (second, "b".to_owned()));
+        Ok(())
+    }
+
+    #[test]
+    fn rows_without_a_text_need_no_key_and_keep_their_number() -> TestResult {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("a.jsonl");
+        let lines = [
+            "{\"id\": 1, \"text\": \"a\"}",
+            "{\"text\": null}",
+            "{\"id\": 3}",
+            "{\"id\": 4, \"text\": \"b\"}",
+        ];
+        fs::write(&path, lines.join("\n"))?;
+        for (column, expected) in [(Some("id"), ["1", "4"]), (None, ["a.jsonl:1", "a.jsonl:4"])] {
+            let list = ListFile::open(&path, None)?.with_name("the list");
+            let inputs = TextInputs::new(Vec::new(), Some(list)).key_column(column.map(str::to_owned));
+            let rows: Vec<_> = inputs.keyed()?.collect::<Result<_>>()?;
+            let problems: Vec<String> =
+                rows.iter().filter_map(|row| row.as_ref().err()).map(ToString::to_string).collect();
+            assert_eq!(
+                problems,
+                [
+                    "the list: line 2: column \"text\": null",
+                    "the list: line 3: no column \"text\", there are \"id\""
+                ]
+            );
+            let keys: Vec<&String> = rows.iter().flatten().map(|(key, _)| key).collect();
+            assert_eq!(keys.len(), 2);
+            assert!(keys.iter().zip(expected).all(|(key, end)| key.ends_with(end)), "{keys:?}");
+        }
+        fs::write(&path, "{\"text\": \"a\", \"id\": null}\n")?;
+        let error = keyed(&path, Some("id")).err().ok_or("no error")?.to_string();
+        assert_eq!(error, "the list: line 1: column \"id\": null");
         Ok(())
     }
 
