@@ -212,7 +212,7 @@ impl ListFile {
     fn csv_strings(&self, delimiter: u8, column: &str) -> Result<Items<Result<String>>> {
         let name = self.name.clone();
         let text = text_file::open(&self.path).map_err(Error::io(&name))?;
-        let mut reader = text_file::csv(text, delimiter);
+        let mut reader = text_file::csv(text, delimiter, &[column]).map_err(Error::io(&name))?;
         let header = reader.headers();
         let header = header.map_err(|error| Error::format(&name, format!("expected a header: {error}")))?;
         let place = header.iter().position(|name| name == column);
@@ -332,6 +332,14 @@ mod tests {
         let content = "\u{feff}id,text\r\n1,\"a, b\"\r\n2,一只猫\r\n";
         assert_eq!(strings("a.csv", content.as_bytes(), None)?, ["a, b", "一只猫"]);
         assert_eq!(strings("a.tsv", b"t\tu\nx y\tz", Some("u"))?, ["z"]);
+        assert_eq!(
+            strings("a.csv", "\u{feff}id;text\r\n1;\"a; b\"\r\n2;c, d\r\n".as_bytes(), None)?,
+            ["a; b", "c, d"]
+        );
+        assert_eq!(strings("a.csv", b"id\ttext\n1\ta, b\n", None)?, ["a, b"]);
+        assert_eq!(strings("a.tsv", b"id,text\n1,a\n", None)?, ["a"]);
+        // The separator of the ending comes first.
+        assert_eq!(strings("a.csv", b"a;text,text\n1;2,3\n", None)?, ["3"]);
         let found = message("a.csv", b"id,text\n1\n", None);
         assert!(found.ends_with("line 2: no value in column \"text\""), "{found}");
         assert!(message("a.csv", b"id\n1\n", None).ends_with("no column \"text\", there are \"id\""));

@@ -122,7 +122,8 @@ pub(super) fn no_string(column: &str, found: &str) -> String {
 }
 
 fn read_csv(path: &Path, columns: &[&str], delimiter: u8) -> Result<TextTable> {
-    let mut reader = text_file::csv(text_file::open(path).map_err(Error::io(path))?, delimiter);
+    let text = text_file::open(path).map_err(Error::io(path))?;
+    let mut reader = text_file::csv(text, delimiter, columns).map_err(Error::io(path))?;
     let names: Vec<String> = match reader.headers() {
         Ok(header) => header.iter().map(str::to_owned).collect(),
         Err(error) => return Err(Error::format(path, format!("expected a header: {error}"))),
@@ -185,6 +186,7 @@ mod tests {
             ("a.jsonl", "{\"en\": \"cat\", \"zh\": \"猫\"}\n\n{\"zh\": \"狗\", \"en\": \"dog\"}\n"),
             ("a.csv", "en,x,zh\ncat,1,猫\n\"dog\",2,狗\n"),
             ("a.TSV", "\u{feff}zh\ten\n猫\tcat\n狗\tdog\n"),
+            ("a.csv", "en;x;zh\ncat;1;猫\n\"dog\";2;狗\n"),
         ];
         for (name, text) in texts {
             let rows = read(name, text, &["zh", "en"]).map(|table| (table.rows, table.skipped.count));

@@ -32,7 +32,7 @@ pub enum ListFormat {
     JsonLines,
     /// A header and records: `.csv`, and with tabs `.tsv`.
     Csv {
-        /// The separator between fields.
+        /// The separator between fields, unless the header has another: see [`csv()`].
         delimiter: u8,
     },
     /// Columns of a Parquet file: `.parquet`.
@@ -192,9 +192,27 @@ fn read_line(text: &mut Text) -> io::Result<Option<Vec<u8>>> {
 
 /// A reader of a CSV file's header and records.
 ///
-/// Records may have more or fewer fields than the header.
-pub fn csv(text: Text, delimiter: u8) -> csv::Reader<Text> {
-    csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(text)
+/// Records may have more or fewer fields than the header. If the header has these columns only with another separator,
+/// such as the semicolon of Excel in much of Europe, that one is used.
+///
+/// # Errors
+/// If the first line cannot be read.
+pub fn csv(mut text: Text, delimiter: u8, columns: &[&str]) -> io::Result<csv::Reader<Text>> {
+    let mut header = read_line(&mut text)?.unwrap_or_default();
+    header.push(b'\n');
+    let has_columns = |delimiter: &u8| {
+        let mut reader = csv_reader(header.as_slice(), *delimiter);
+        let names = reader.byte_headers();
+        let has = |names: &csv::ByteRecord, column: &str| names.iter().any(|name| name == column.as_bytes());
+        names.is_ok_and(|names| columns.iter().all(|column| has(names, column)))
+    };
+    let delimiter = [delimiter, b',', b';', b'\t'].into_iter().find(has_columns).unwrap_or(delimiter);
+    let text: Text = Box::new(Cursor::new(header).chain(text));
+    Ok(csv_reader(text, delimiter))
+}
+
+fn csv_reader<R: Read>(source: R, delimiter: u8) -> csv::Reader<R> {
+    csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(source)
 }
 
 #[cfg(test)]
