@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow, ensure};
-use clap::Args;
+use anyhow::{Result, anyhow, bail, ensure};
+use clap::{Args, ValueEnum};
 use embedding_index::readers::{ImageInputs, ListFile, ListFormat, TextInputs};
 use embedding_index::{Error, ItemKind, JobDifference, JobObserver, JobSummary};
 use serde::Serialize;
@@ -63,6 +63,12 @@ pub struct Embed {
     #[arg(long, value_name = "NAME", requires = "images")]
     image_column: Option<String>,
 
+    /// Format of standard input, as --texts - or --images -.
+    ///
+    /// A file's format is known by its ending.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = InputFormat::Lines, hide_short_help = true)]
+    input_format: InputFormat,
+
     /// Output: a file ending in .safetensors, .npy or .parquet, DIRECTORY/, or postgres://. Files are replaced.
     ///
     /// .safetensors holds `text_embeds` and `image_embeds` (items, width), f32, and `texts` and `images`, u8: the
@@ -104,6 +110,28 @@ Examples:
   altdiffusion embed --model BAAI/AltCLIP --image photos --output photos.safetensors
   altdiffusion embed --model BAAI/AltCLIP --texts captions.jsonl --text-column caption --output captions.parquet
   altdiffusion embed --model BAAI/AltCLIP --image photos --output postgres://localhost/photos";
+
+/// The formats of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum InputFormat {
+    Lines,
+    Jsonl,
+    Csv,
+    Tsv,
+    Parquet,
+}
+
+impl InputFormat {
+    fn list_format(self) -> ListFormat {
+        match self {
+            Self::Lines => ListFormat::Lines,
+            Self::Jsonl => ListFormat::JsonLines,
+            Self::Csv => ListFormat::Csv { delimiter: b',' },
+            Self::Tsv => ListFormat::Csv { delimiter: b'\t' },
+            Self::Parquet => ListFormat::Parquet,
+        }
+    }
+}
 
 #[derive(Serialize)]
 struct EmbedReport<'a> {
@@ -157,26 +185,36 @@ impl Embed {
             !(is_stdin(&self.texts) && is_stdin(&self.images)),
             "--texts - and --images -: only one of them can be standard input"
         );
+        ensure!(
+            self.input_format == InputFormat::Lines || is_stdin(&self.texts) || is_stdin(&self.images),
+            "--input-format: is for --texts - or --images -, for a file's format is known by its ending"
+        );
         let list = |option, path: &Option<PathBuf>, column: &Option<String>| {
-            path.as_deref().map(|path| open_list(option, path, column.as_deref())).transpose()
+            path.as_deref().map(|path| self.open_list(option, path, column.as_deref())).transpose()
         };
         let texts = list("--texts", &self.texts, &self.text_column)?;
         let images = list("--images", &self.images, &self.image_column)?;
         let texts = TextInputs::new(self.text.clone(), texts).key_column(self.key_column.clone());
         Ok((texts, ImageInputs::new(self.image.clone(), images)))
     }
-}
 
-/// Opens the list in a file, or on standard input for `-`. `option` is the option that named it.
-fn open_list(option: &str, path: &Path, column: Option<&str>) -> Result<ListFile> {
-    let list = if path == Path::new("-") {
-        ListFile::from_reader(io::stdin().lock(), "standard input", ListFormat::Lines, column)
-    } else {
-        ListFile::open(path, column)
-    };
-    let list = list.map_err(|error| anyhow!("{option} {error}"))?;
-    let name = format!("{option} {}", list.name());
-    Ok(list.with_name(name))
+    /// Opens the list in a file, or on standard input for `-`. `option` is the option that named it.
+    fn open_list(&self, option: &str, path: &Path, column: Option<&str>) -> Result<ListFile> {
+        let list = if path == Path::new("-") {
+            if let (InputFormat::Lines, Some(column)) = (self.input_format, column) {
+                bail!(
+                    "{option} -: expected --input-format jsonl, csv, tsv or parquet for the column {column:?}"
+                );
+            }
+            let format = self.input_format.list_format();
+            ListFile::from_reader(io::stdin().lock(), "standard input", format, column)
+        } else {
+            ListFile::open(path, column)
+        };
+        let list = list.map_err(|error| anyhow!("{option} {error}"))?;
+        let name = format!("{option} {}", list.name());
+        Ok(list.with_name(name))
+    }
 }
 
 /// Rewords a job's error in terms of this command's options.

@@ -149,6 +149,15 @@ fn every_input_and_output_format_holds_the_same() -> TestResult {
     let found = Tensor::from_vec(numbers, WIDTH, &Device::Cpu)?;
     assert!(relative_error(&found, &vectors.get(1)?) <= TOLERANCE);
 
+    for (format, input) in
+        [("jsonl", &b"{\"caption\": \"two\\nlines\"}\n"[..]), ("csv", &b"caption\n\"two\nlines\"\n"[..])]
+    {
+        let table = ["--text-column", "caption", "--input-format", format, "--output", "piped.npy"];
+        succeeded(&run_with_input(root, &[&["embed", "--texts", "-"], &table[..]].concat(), input)?);
+        let piped = Tensor::read_npy(root.join("piped.npy"))?;
+        assert!(relative_error(&piped.get(0)?, &vectors.get(1)?) <= TOLERANCE, "{format}");
+    }
+
     // The program reads its own output.
     fs::remove_file(root.join("b.png"))?;
     let output = embed(root, &["--texts", "both.parquet", "--output", "d.npy"])?;
@@ -335,7 +344,7 @@ fn what_cannot_be_embedded_is_one_clear_line() -> TestResult {
     write_parquet_column(&root.join("t.parquet"), "caption", &["a"])?;
     fs::write(root.join("bad.parquet"), "PAR1")?;
     let out = ["--output", "out.safetensors"];
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 14] = [
         (&["--image", "*.jpg"], "--image *.jpg: no file fits this pattern"),
         (&["--image", "empty"], "--image empty: no images in this directory"),
         (&["--texts", "empty.txt"], "--texts empty.txt: expected at least one text, found none"),
@@ -353,6 +362,14 @@ fn what_cannot_be_embedded_is_one_clear_line() -> TestResult {
         ),
         (&["--texts", "bad.parquet"], "--texts bad.parquet: "),
         (&["--texts", "-", "--images", "-"], "only one of them can be standard input"),
+        (
+            &["--texts", "-", "--text-column", "a"],
+            "--texts -: expected --input-format jsonl, csv, tsv or parquet for the column \"a\"",
+        ),
+        (
+            &["--texts", "t.jsonl", "--input-format", "jsonl"],
+            "--input-format: is for --texts - or --images -, for a file's format is known by its ending",
+        ),
         (&["--texts", "empty.txt", "--text-column", "a"], "expected a .jsonl, .csv, .tsv or .parquet file"),
     ];
     for (arguments, expected) in cases {
