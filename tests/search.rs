@@ -12,7 +12,7 @@ use common::{EMOJI, emoji, failed, run, succeeded, tensors};
 use image::{DynamicImage, Rgb, RgbImage};
 use serde_json::Value;
 use tempfile::TempDir;
-use test_support::TestResult;
+use test_support::{TestResult, copy_directory, golden};
 
 const TEXTS: [&str; 5] = ["一只猫", "a red apple", "消防车", "<b>a cat</b>", "两只狗"];
 const IMAGES: [&str; 3] = ["red.png", "green.png", "stripes.png"];
@@ -123,6 +123,13 @@ fn another_models_vectors_are_refused_or_warned_of() -> TestResult {
     );
     assert_eq!(stderr, expected);
 
+    // By name, before what is looked for is read.
+    let clip = golden("dual_encoders/clip").display().to_string();
+    let error = failure(root, &["index.safetensors", "一只猫", "--model", &clip])?;
+    let expected =
+        format!("made with the built-in model, whose vectors have 128 numbers; those of {clip} have 11");
+    assert!(error.contains(&expected), "{error}");
+
     let mut narrow = tensors(&root.join("index.safetensors"))?;
     for name in ["text_embeds", "image_embeds"] {
         let half = narrow[name].narrow(1, 0, 64)?.contiguous()?;
@@ -134,6 +141,27 @@ fn another_models_vectors_are_refused_or_warned_of() -> TestResult {
         error.contains("narrow.safetensors: vectors of 64 numbers, and those of the model have 128"),
         "{error}"
     );
+    Ok(())
+}
+
+/// Only the index knows the model then.
+#[test]
+fn the_model_is_by_default_the_one_that_made_the_index() -> TestResult {
+    let directory = TempDir::new()?;
+    let root = directory.path();
+    let clip = golden("dual_encoders/clip").display().to_string();
+    let embed = ["embed", "--text", "a cat", "--text", "two dogs", "--output", "clip.safetensors", "--model"];
+    succeeded(&run(root, &[&embed[..], &[clip.as_str()]].concat())?);
+    let own = succeeded(&search(root, &["clip.safetensors", "a cat"])?);
+    assert_eq!(own, succeeded(&search(root, &["clip.safetensors", "a cat", "--model", &clip])?));
+    assert_eq!(own.lines().next(), Some("1\t1.0000\ttext\ta cat"));
+
+    let moved = root.join("clip");
+    copy_directory(Path::new(&clip), &moved)?;
+    succeeded(&run(root, &[&embed[..], &["clip"]].concat())?);
+    fs::remove_file(moved.join("config.json"))?;
+    let error = failure(root, &["clip.safetensors", "a cat"])?;
+    assert!(error.contains("clip.safetensors: made with clip: "), "{error}");
     Ok(())
 }
 

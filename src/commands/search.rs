@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use altclip_encoder::embedder::Embedder;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use embedding_index::library::ImageLibrary;
 use embedding_index::{Hit, Index, ItemKind, SearchOptions};
 use image::DynamicImage;
+use model_files::ModelSource;
 use serde_json::{Value, json};
 
 use crate::image_args::ImageArgs;
@@ -20,8 +21,9 @@ use crate::standard_streams::{print_json, print_table};
 
 /// Search an index by text or image.
 ///
-/// The index is a file that `altdiffusion embed` wrote, and the model must be the one it was made with. Scores are
-/// cosines, at most 1. Text–text, image–image and text–image scores differ in magnitude; --among separates them.
+/// The index is a file that `altdiffusion embed` wrote. The model is by default the one that it was made with, and no other
+/// gives useful results. Scores are cosines, at most 1. Text–text, image–image and text–image scores differ in magnitude;
+/// --among separates them.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Search {
@@ -68,8 +70,8 @@ pub struct Search {
 
 const EXAMPLES: &str = "\
 Examples:
-  altdiffusion search --model BAAI/AltCLIP photos.safetensors \"海边的日落\"
-  altdiffusion search --model BAAI/AltCLIP photos.safetensors --image sunset.jpg --top 50 --html found.html";
+  altdiffusion search photos.safetensors \"海边的日落\"
+  altdiffusion search photos.safetensors --image sunset.jpg --top 50 --html found.html";
 
 /// The columns of a result.
 const HEADER: [&str; 4] = ["rank", "score", "kind", "item"];
@@ -109,9 +111,9 @@ impl Search {
         if count == 0 {
             bail!("{}: there are no {what} in this file", self.index.display());
         }
-        self.warn_of_other_model(&index)?;
-
-        let (embedder, image) = self.embedder(&index)?;
+        let source = self.source(&index)?;
+        let (embedder, image) = self.embedder(&index, &source)?;
+        self.warn_of_other_model(&index, &source);
         let query = self.query(&index, &embedder, image.as_ref())?;
         let hits = match self.rerank {
             None => index.search(&query, self.among.options(self.top))?,
@@ -127,11 +129,38 @@ impl Search {
         if self.json { print_json(&as_json(&hits)) } else { print_table(&HEADER, &rows(&hits), 0..2) }
     }
 
+    /// The model that --model names, or else the one that made the index.
+    fn source(&self, index: &Index) -> Result<ModelSource> {
+        let given = self.model.source()?;
+        match index.info() {
+            Some(info) if self.model.is_shipped() && info.model != given.to_string() => {
+                let recorded = ModelSource::open(&info.model).with_context(|| self.made_with(&info.model))?;
+                Ok(recorded.computing_in(self.model.arithmetic()))
+            }
+            _ => Ok(given),
+        }
+    }
+
     /// The model, and the query if it is an image.
-    fn embedder(&self, index: &Index) -> Result<(Embedder, Option<DynamicImage>)> {
+    fn embedder(&self, index: &Index, source: &ModelSource) -> Result<(Embedder, Option<DynamicImage>)> {
         // Decode the image first: if it is invalid, loading the model would be wasted.
         let image = self.image.as_deref().map(|path| self.reading.open("--image", path)).transpose()?;
-        let mut embedder = self.model.embedder()?;
+        let loaded = self.model.embedder_of(source);
+        let mut embedder = match index.info() {
+            Some(info) if self.model.is_shipped() => loaded.with_context(|| self.made_with(&info.model))?,
+            _ => loaded?,
+        };
+        if let Some(info) = index.info()
+            && embedder.projection_dim() != index.width()
+        {
+            bail!(
+                "{}: made with {}, whose vectors have {} numbers; those of {source} have {}",
+                self.index.display(),
+                info.model,
+                index.width(),
+                embedder.projection_dim()
+            );
+        }
         // Put the query on the same background as the index.
         let background = index.info().and_then(|info| info.background);
         if let Some(background) = background {
@@ -199,9 +228,14 @@ impl Search {
         Ok(ranked.into_iter().take(self.top).map(|(_, hit)| hit).collect())
     }
 
+    /// What an error about the model that made the index begins with.
+    fn made_with(&self, model: &str) -> String {
+        format!("{}: made with {model}", self.index.display())
+    }
+
     /// Another name may be the same model, so only warn.
-    fn warn_of_other_model(&self, index: &Index) -> Result<()> {
-        let model = self.model.source()?.to_string();
+    fn warn_of_other_model(&self, index: &Index, source: &ModelSource) {
+        let model = source.to_string();
         if let Some(info) = index.info()
             && info.model != model
         {
@@ -209,7 +243,6 @@ impl Search {
             let line = format!("{index} was made with {}, and is searched with {model}", info.model);
             warn(&line);
         }
-        Ok(())
     }
 }
 
