@@ -96,6 +96,31 @@ fn zero_shot_tells_classes_from_texts() -> TestResult {
     Ok(())
 }
 
+#[test]
+fn subfolders_are_the_classes_of_whoever_names_none() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let path = |name: &str| directory.path().join(name);
+    images(&path("data"), &[("fire_truck/1.png", [250, 0, 0]), ("lake/1.png", [0, 0, 250])])?;
+    fs::write(path("classes.txt"), "fire_truck\tfire truck\nlake\n")?;
+    let printed = |more: &[&str]| -> TestResult<String> {
+        let arguments = ["eval", "zero-shot", "data", "--template", "{}", "--json"];
+        Ok(succeeded(&run(directory.path(), &[&arguments[..], more].concat())?))
+    };
+    assert_eq!(printed(&[])?, printed(&["--classes", "classes.txt"])?);
+
+    // The names of these are known in Chinese.
+    let names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
+    let files = names.map(|name| format!("{name}/1.png"));
+    for file in &files {
+        images(&path("cifar"), &[(file.as_str(), [250, 0, 0])])?;
+    }
+    let arguments = ["eval", "zero-shot", "cifar", "--language", "zh", "--json"];
+    let found = succeeded(&run(directory.path(), &arguments)?);
+    let named = [&arguments[..], &["--classes", "cifar10"]].concat();
+    assert_eq!(found, succeeded(&run(directory.path(), &named)?));
+    Ok(())
+}
+
 /// In folders of classes and folders with captions, and with nothing else.
 #[test]
 fn images_that_are_not_read_are_counted_and_named() -> TestResult {
@@ -136,10 +161,13 @@ fn data_that_is_not_there_is_an_error() -> TestResult {
         Ok(())
     };
     refused(&["retrieval", "."], "expected captions in a file en.jsonl")?;
-    refused(&["zero-shot", "."], "expected a folder airplane")?;
-    refused(&["zero-shot", "."], "for classes other than cifar10's, use --classes")?;
+    refused(&["zero-shot", "."], ".: expected a folder with a subfolder for each class, found none")?;
+    let cifar10 = ["zero-shot", ".", "--classes", "cifar10"];
+    refused(&cifar10, "expected a folder airplane")?;
+    refused(&cifar10, "for classes other than cifar10's, use --classes")?;
     refused(&["zero-shot", "none"], "none: expected a folder with a subfolder for each class")?;
-    refused(&["zero-shot", ".", "--language", "de"], "neither known in de")?;
+    refused(&[&cifar10[..], &["--language", "de"]].concat(), "neither known in de")?;
+    fs::create_dir(directory.path().join("cat"))?;
     fs::write(directory.path().join("c.txt"), "cat")?;
     refused(
         &["zero-shot", ".", "--classes", "c.txt", "--language", "de"],

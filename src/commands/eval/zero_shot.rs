@@ -28,9 +28,10 @@ pub struct EvalZeroShot {
 
     /// The classes: cifar10, or a file with one class per line: its folder, a tab, and its name.
     ///
-    /// A line without a tab is both. cifar10 is built in, in en and zh.
-    #[arg(long, value_name = "NAME_OR_FILE", default_value = CIFAR10)]
-    classes: String,
+    /// A line without a tab is both. cifar10 is built in, in en and zh. By default the classes are the subfolders, with spaces
+    /// for underscores, or cifar10 if the subfolders are those.
+    #[arg(long, value_name = "NAME_OR_FILE")]
+    classes: Option<String>,
 
     /// A template: a text with {} in place of the class, for all languages. By default CLIP's for CIFAR-10, and the
     /// same in Chinese.
@@ -53,12 +54,13 @@ pub struct EvalZeroShot {
     models: Embedders,
 }
 
-/// The classes of whoever names none.
+/// The data set whose classes are known.
 const CIFAR10: &str = "cifar10";
 
 const EXAMPLES: &str = "\
 Examples:
   altdiffusion eval zero-shot cifar10/test --language en,zh --model BAAI/AltCLIP
+  altdiffusion eval zero-shot photos --template \"a photo of a {}\"
   altdiffusion eval zero-shot photos --classes classes.txt --template 一张{}的照片 --language zh --model BAAI/AltCLIP";
 
 #[derive(Serialize)]
@@ -79,12 +81,12 @@ struct LabelTexts {
 impl EvalZeroShot {
     pub fn run(self) -> Result<()> {
         // Check the options before the work begins.
-        let texts = self.languages.iter().map(|language| self.texts(language)).collect::<Result<Vec<_>>>()?;
         ensure!(
             self.data.is_dir(),
             "{}: expected a folder with a subfolder for each class",
             self.data.display()
         );
+        let texts = self.languages.iter().map(|language| self.texts(language)).collect::<Result<Vec<_>>>()?;
         let sets = texts.iter().map(|texts| self.images(texts)).collect::<Result<Vec<_>>>()?;
         warn_of_unread(sets.iter().map(|set| &set.unread));
         let mut rows = Vec::new();
@@ -153,25 +155,14 @@ impl EvalZeroShot {
     }
 
     fn images(&self, texts: &LabelTexts) -> Result<LabelledImages> {
-        LabelledImages::read(&self.data, &texts.classes).map_err(|error| match self.classes.as_str() {
-            CIFAR10 => anyhow!("{error}; for classes other than cifar10's, use --classes"),
+        LabelledImages::read(&self.data, &texts.classes).map_err(|error| match self.classes.as_deref() {
+            Some(CIFAR10) => anyhow!("{error}; for classes other than cifar10's, use --classes"),
             _ => error.into(),
         })
     }
 
     fn texts(&self, language: &str) -> Result<LabelTexts> {
-        let classes = match built_in_classes(&self.classes, language) {
-            Some(classes) => classes,
-            None => {
-                let file = Path::new(&self.classes);
-                ensure!(
-                    file.exists(),
-                    "--classes {}: neither known in {language} (cifar10 is, in en and zh) nor a file",
-                    self.classes
-                );
-                Classes::parse(&read_names("--classes", file)?.join("\n"), file).context("--classes")?
-            }
-        };
+        let classes = self.classes(language)?;
         let templates = match &self.templates {
             Some(file) => read_names("--templates", file)?,
             None if !self.template.is_empty() => self.template.clone(),
@@ -185,6 +176,23 @@ impl EvalZeroShot {
             unfit.map_or("", String::as_str)
         );
         Ok(LabelTexts { classes, templates })
+    }
+
+    fn classes(&self, language: &str) -> Result<Classes> {
+        let Some(name) = &self.classes else {
+            let found = Classes::of_subfolders(&self.data)?;
+            let known = built_in_classes(CIFAR10, language);
+            return Ok(known.filter(|known| known.folders == found.folders).unwrap_or(found));
+        };
+        if let Some(classes) = built_in_classes(name, language) {
+            return Ok(classes);
+        }
+        let file = Path::new(name);
+        ensure!(
+            file.exists(),
+            "--classes {name}: neither known in {language} (cifar10 is, in en and zh) nor a file"
+        );
+        Classes::parse(&read_names("--classes", file)?.join("\n"), file).context("--classes")
     }
 }
 

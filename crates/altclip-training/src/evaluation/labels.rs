@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use embedding_index::readers::files::files_in;
+
 use crate::error::{Error, Result};
 
 /// CIFAR-10's classes: their folders' names, and in Chinese.
@@ -86,6 +88,32 @@ pub fn built_in_templates(language: &str) -> Option<Vec<String>> {
 }
 
 impl Classes {
+    /// Finds a class per subfolder of a folder, called like it, with spaces for underscores. Hidden ones are no classes.
+    ///
+    /// # Errors
+    /// If the folder cannot be read, has no subfolder, or one whose name is not UTF-8.
+    pub fn of_subfolders(folder: &Path) -> Result<Self> {
+        let expected = |what: &str| {
+            Error::Setting(format!(
+                "{}: expected a folder with a subfolder for each class, found {what}",
+                folder.display()
+            ))
+        };
+        let mut folders = Vec::new();
+        for path in files_in(folder)?.into_iter().filter(|path| path.is_dir()) {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let name = name.ok_or_else(|| expected("a name that is not UTF-8"))?;
+            if !name.starts_with('.') {
+                folders.push(name.to_owned());
+            }
+        }
+        if folders.is_empty() {
+            return Err(expected("none"));
+        }
+        let names = folders.iter().map(|folder| folder.replace('_', " ")).collect();
+        Ok(Self { folders, names })
+    }
+
     /// Reads a class per line: its folder, a tab and its name, or a single name for both. `file` is used in errors.
     ///
     /// # Errors
@@ -120,6 +148,27 @@ mod tests {
         for template in ENGLISH.iter().chain(&CHINESE) {
             assert_eq!(template.matches(LABEL_PLACE).count(), 1, "{template}");
         }
+    }
+
+    #[test]
+    fn subfolders_are_classes() -> test_support::TestResult {
+        let folder = tempfile::tempdir()?;
+        let message = |error: Option<Error>| error.map(|error| error.to_string()).unwrap_or_default();
+        let none = message(Classes::of_subfolders(folder.path()).err());
+        assert!(none.ends_with("expected a folder with a subfolder for each class, found none"), "{none}");
+        for name in ["fire_truck", "ant", ".cache"] {
+            std::fs::create_dir(folder.path().join(name))?;
+        }
+        std::fs::write(folder.path().join("classes.txt"), "")?;
+        let classes = Classes::of_subfolders(folder.path())?;
+        assert_eq!(
+            (classes.folders, classes.names),
+            (
+                vec!["ant".to_owned(), "fire_truck".to_owned()],
+                vec!["ant".to_owned(), "fire truck".to_owned()],
+            )
+        );
+        Ok(())
     }
 
     #[test]
