@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 mod animation;
+mod bare_argument;
 mod commands;
 mod defaults;
 mod device;
@@ -134,7 +135,10 @@ fn run_prepared(arguments: &[OsString]) -> anyhow::Result<ExitStatus> {
     });
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(message) if message.use_stderr() => return Ok(refuse(&message)),
+        Err(mut message) if message.use_stderr() => {
+            bare_argument::suggest(&mut message, arguments);
+            return Ok(refuse(&message));
+        }
         // Help or the version was requested, so failing to print it is an error.
         Err(help) => {
             let printed = standard_streams::check_open().and_then(|()| help.print());

@@ -127,10 +127,11 @@ fn short_help_fits_on_a_screen() -> TestResult {
 
 #[test]
 fn errors_are_chinese() -> TestResult {
-    let cases: [(&[&str], &str); 25] = [
+    let cases: [(&[&str], &str); 26] = [
         (&["generate", "猫", "--stps", "3"], "错误：没有选项“--stps”"),
         (&["generate"], "错误：缺少："),
         (&["draw", "猫"], "错误：没有子命令“draw”"),
+        (&["embed", "photos"], "提示：图片或目录前写 --image，文本前写 --text"),
         (&["generate", "猫", "--steps", "0"], "须为不小于 1 的整数"),
         (&["generate", "猫", "--width", "100"], "须为 8 的倍数（像素）"),
         (&["generate", "猫", "--dtype", "f64"], "须为 f32、f16、bf16 或 int8"),

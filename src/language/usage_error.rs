@@ -35,6 +35,13 @@ pub fn explain(error: &clap::Error) -> Option<String> {
     for suggestion in suggestions.into_iter().filter_map(|kind| error.get(kind)).map(shown) {
         lines.push(format!("  提示：是否想写“{suggestion}”？"));
     }
+    if let Some(english) = error.get(ContextKind::Suggested).map(shown) {
+        let tip = catalogue.message(&english);
+        // Clap's own are English.
+        if tip != english {
+            lines.push(format!("  提示：{tip}"));
+        }
+    }
     lines.push("详见 --help。".to_owned());
     Some(lines.join("\n"))
 }

@@ -211,3 +211,27 @@ fn texts_must_be_given_once() -> TestResult {
     assert_eq!(run(place.path(), &["paint", "a cat"])?.status.code(), Some(2));
     Ok(())
 }
+
+/// As other programs take them.
+#[test]
+fn arguments_without_an_option_are_told_which() -> TestResult {
+    let place = Place::new()?;
+    for (arguments, tip) in [
+        (
+            &["embed", "photos"][..],
+            "tip: write --image before an image or a directory, and --text before a text",
+        ),
+        (
+            &["--quiet", "similarity", "a.png", "cat"],
+            "tip: write --image before each image, and --text before each text",
+        ),
+    ] {
+        let output = run(place.path(), arguments)?;
+        let stderr = String::from_utf8(output.stderr)?;
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.starts_with("error: unexpected argument '") && stderr.contains(tip), "{stderr}");
+    }
+    let unknown = String::from_utf8(run(place.path(), &["embed", "--photos"])?.stderr)?;
+    assert!(!unknown.contains("write --image"), "{unknown}");
+    Ok(())
+}
