@@ -83,10 +83,11 @@ fn folders_are_taken_out() -> TestResult {
     place.draw("deep/b.png", 2)?;
     place.add()?;
     let message = printed(&place.index(&["remove", "photos/deep"])?);
-    assert_eq!(message, "photos/deep: 1 files taken out\n");
+    assert_eq!(message, "photos/deep: 1 file taken out\n");
     assert_eq!(place.json(&["status"])?["images"], 1);
     assert!(place.refused(&["remove", "photos/none"])?.contains("not in this index"));
-    place.index(&["remove", "photos"])?;
+    let removed = place.json(&["remove", "photos"])?;
+    assert_eq!(removed, serde_json::json!([{ "path": "photos", "files": 1 }]));
     assert_eq!(place.json(&["status"])?["folders"].as_array().map(Vec::len), Some(0));
     Ok(())
 }
