@@ -152,6 +152,16 @@ def test_wide_numbers_of_pillow_are_not_clipped(embedder):
         (lambda e: altdiffusion.Embedder(dtype="int4"), "dtype int4: expected f32, f16, bf16 or int8"),
         (lambda e: altdiffusion.Embedder(device="tpu"), "device tpu: expected auto, cpu"),
         (lambda e: altdiffusion.Embedder(background="blueish"), "background blueish"),
+        (lambda e: altdiffusion.Embedder(background=5), "background: expected a text, found int"),
+        (lambda e: altdiffusion.Embedder(max_pixels=-1), "max_pixels -1: expected a number from 1"),
+        (lambda e: altdiffusion.Embedder(max_pixels=2**64), "max_pixels 18446744073709551616: expected a number from 1"),
+        (lambda e: altdiffusion.Embedder(max_pixels="9"), "max_pixels '9': expected a whole number"),
+        (lambda e: altdiffusion.Embedder(5), "name: expected a name or a path, found int"),
+        (lambda e: altdiffusion.Embedder(b"model"), "name: expected a name or a path, found bytes"),
+        (lambda e: altdiffusion.Embedder("a/b", revision=5), "revision: expected a text, found int"),
+        (lambda e: e.classify([], [1]), "labels 0: expected a text, found int"),
+        (lambda e: e.classify([], 1), "labels: expected texts, found int"),
+        (lambda e: e.classify([], ["a"], templates=[None]), "templates 0: expected a text, found NoneType"),
     ],
 )
 def test_mistakes_are_errors_in_one_line(embedder, call, message):

@@ -136,6 +136,9 @@ def test_the_names_of_diffusers_are_accepted(pipeline):
     np.testing.assert_array_equal(a.latents, b.latents)
     images, flagged = a
     assert a[0] is images and flagged is None
+    assert a["images"] is images and a["nsfw_content_detected"] is None
+    with pytest.raises(KeyError, match="image"):
+        a["image"]
     short = pipeline("一只猫", steps=3, guidance_scale=2.0, seed=7, negative_prompt="狗", **same)
     np.testing.assert_array_equal(a.latents, short.latents)
     assert isinstance(a.images[0], Image.Image)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_SEED = 2**64 - 1
+MOST_SIZE = 2**64 - 1
 
 
 def first(name: str, value: int | None, other_name: str, other: int | None) -> int | None:

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import _altdiffusion as native
+from ._arguments import MOST_SIZE, texts_of, whole
 from ._arrays import numbers_of
 from ._errors import InputError
 from ._images import File, image_file
-from ._names import model_options, shown
+from ._names import model_options, shown, text_or_none
 from ._streams import Options, collected, vectors
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Embedder:
         max_pixels: int | None = None,
     ) -> None:
         options = model_options(name, dtype=dtype, device=device, revision=revision, variant=variant)
-        self._load((options, background, max_pixels))
+        self._load((options, text_or_none("background", background), _pixels(max_pixels)))
 
     def _load(self, state: tuple[native.ModelOptions, str | None, int | None]) -> None:
         self._state = state
@@ -162,7 +163,7 @@ class Embedder:
         """
         if isinstance(templates, str) or isinstance(labels, str):
             raise InputError("labels, templates: expected lists of texts, found one text")
-        classes = self._native.embed_labels(list(labels), list(templates))
+        classes = self._native.embed_labels(texts_of("labels", labels), texts_of("templates", templates))
         return self._native.similarity(self.embed_images(images, on_error=on_error), classes, True)
 
     def __getstate__(self) -> tuple[native.ModelOptions, str | None, int | None]:
@@ -173,6 +174,15 @@ class Embedder:
 
     def __repr__(self) -> str:
         return f"Embedder({shown(self._state[0])})"
+
+
+def _pixels(max_pixels: Any) -> int | None:
+    if max_pixels is None:
+        return None
+    number = whole("max_pixels", max_pixels)
+    if not 1 <= number <= MOST_SIZE:
+        raise InputError(f"max_pixels {number}: expected a number from 1 to {MOST_SIZE}")
+    return number
 
 
 def _many(items: Any, what: str, as_list: bool = True) -> Any:

@@ -39,10 +39,10 @@ def model_options(
 ) -> ModelOptions:
     """The options of a model, which can be pickled and hold for other processes in other directories."""
     return {
-        "name": None if name is None or name == BUILT_IN else _absolute(name),
-        "revision": revision,
-        "variant": variant,
-        "config": None if config is None else _absolute(config),
+        "name": None if name is None or name == BUILT_IN else _absolute("name", name),
+        "revision": text_or_none("revision", revision),
+        "variant": text_or_none("variant", variant),
+        "config": None if config is None else _absolute("config", config),
         "dtype": dtype_name(dtype),
         "device": str(device),
     }
@@ -57,9 +57,17 @@ def dtype_name(dtype: Any) -> str:
     return name
 
 
-def _absolute(name: str | os.PathLike[str]) -> str:
+def text_or_none(argument: str, value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"{argument}: expected a text, found {type(value).__name__}")
+    return value
+
+
+def _absolute(argument: str, name: Any) -> str:
     """A path that exists, made absolute; a name of a repository as it is."""
-    text = os.fspath(name)
+    text = os.fspath(name) if isinstance(name, os.PathLike) else name
+    if not isinstance(text, str):
+        raise InputError(f"{argument}: expected a name or a path, found {type(name).__name__}")
     return os.path.abspath(text) if os.path.exists(text) else text
 
 

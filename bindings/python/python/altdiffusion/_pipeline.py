@@ -38,8 +38,12 @@ class PipelineOutput:
     def __iter__(self) -> Iterator[Any]:
         return iter((self.images, self.nsfw_content_detected))
 
-    def __getitem__(self, index: int) -> Any:
-        return (self.images, self.nsfw_content_detected)[index]
+    def __getitem__(self, index: int | str) -> Any:
+        if not isinstance(index, str):
+            return (self.images, self.nsfw_content_detected)[index]
+        if index not in ("images", "nsfw_content_detected", "latents"):
+            raise KeyError(index)
+        return getattr(self, index)
 
 
 class Pipeline:
