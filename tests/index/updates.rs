@@ -76,6 +76,28 @@ fn a_missing_folder_is_no_empty_one() -> TestResult {
     Ok(())
 }
 
+/// What is recorded as unreadable is the same for both; what could not be opened is named, and not recorded.
+#[cfg(unix)]
+#[test]
+fn updates_and_status_agree_on_what_is_unreadable() -> TestResult {
+    let place = Place::new()?;
+    place.draw("a.png", 1)?;
+    fs::write(place.path("photos/text.png"), "no image")?;
+    age(&place.path("photos/text.png"))?;
+    std::os::unix::fs::symlink("nowhere.png", place.path("photos/link.png"))?;
+    for _ in 0..2 {
+        let summary = place.json(&["add", "photos"])?;
+        assert_eq!((&summary["unreadable"], &summary["skipped"]), (&1.into(), &1.into()));
+        assert_eq!(place.json(&["status"])?["unreadable"], 1);
+    }
+    let words = printed(&place.index(&["add"])?);
+    assert!(
+        words.contains("; 1 unreadable; skipped 1: ") && words.contains("link.png: No such file"),
+        "{words}"
+    );
+    Ok(())
+}
+
 #[test]
 fn folders_are_taken_out() -> TestResult {
     let place = Place::new()?;

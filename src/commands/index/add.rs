@@ -49,7 +49,7 @@ pub struct Add {
     #[arg(long, value_name = "TYPE", value_parser = option_values::precision)]
     precision: Option<Precision>,
 
-    /// Print JSON: an object with new, changed, renamed, gone, unchanged, unreadable, embedded and ignored_files.
+    /// Print JSON: an object with new, changed, renamed, gone, unchanged, unreadable, skipped, embedded and ignored_files.
     #[arg(long)]
     json: bool,
 
@@ -154,18 +154,22 @@ fn as_json(summary: &UpdateSummary) -> Value {
         "gone": summary.gone,
         "unchanged": summary.unchanged,
         "unreadable": summary.unreadable.count,
+        "skipped": summary.skipped.count,
         "embedded": summary.embedded,
         "ignored_files": ignored,
     })
 }
 
-/// For example `2 new, 0 changed, 1 renamed, 0 gone, 7 unchanged; 1 unreadable; left out: 2 .txt`.
+/// For example `2 new, 0 changed, 1 renamed, 0 gone, 7 unchanged; 1 unreadable; skipped 1: a.png: …; left out: 2 .txt`.
 fn in_words(summary: &UpdateSummary) -> String {
     let UpdateSummary { new, changed, renamed, gone, unchanged, .. } = summary;
     let mut words =
         format!("{new} new, {changed} changed, {renamed} renamed, {gone} gone, {unchanged} unchanged");
     if summary.unreadable.count > 0 {
         words += &format!("; {} unreadable", summary.unreadable.count);
+    }
+    if summary.skipped.count > 0 {
+        words += &format!("; {}", summary.skipped);
     }
     if !summary.ignored.is_empty() {
         words += &format!("; left out: {}", summary.ignored);

@@ -35,8 +35,10 @@ pub struct UpdateSummary {
     pub gone: usize,
     /// Files with the same content as before.
     pub unchanged: usize,
-    /// Files and folders that cannot be read, now or since an earlier update.
+    /// Files that are no images or damaged, now or since an earlier update. They are not tried again until they change.
     pub unreadable: Skipped,
+    /// Files and folders that cannot be listed, opened or recorded. The next update tries them again.
+    pub skipped: Skipped,
     /// Images that were embedded.
     pub embedded: usize,
     /// Transparent images without a background, whose hidden colours were used.
@@ -84,7 +86,7 @@ impl ImageLibrary {
             found_again: Vec::new(),
         };
         for (path, problem) in &plan.scan.unlisted {
-            update.summary.unreadable.add(|| format!("{}: {problem}", path.display()));
+            update.summary.skipped.add(|| format!("{}: {problem}", path.display()));
         }
         for (path, problem) in &plan.still_unreadable {
             update.summary.unreadable.add(|| format!("{path}: {problem}"));
@@ -153,7 +155,7 @@ struct Update<'a> {
     found_again: Vec<i64>,
 }
 
-impl Update<'_> {
+impl<'a> Update<'a> {
     fn prepare(&mut self, batch: &Batch<'_>, plan: &UpdatePlan) -> rusqlite::Result<()> {
         for folder in &plan.folders {
             batch.execute("INSERT OR IGNORE INTO folders (path) VALUES (?1)", [folder])?;
@@ -307,14 +309,21 @@ impl Update<'_> {
             let caption = (None, found.caption_modified);
             rows::put_file(batch, path, facts.stamp, Err(problem), caption)?;
         }
-        self.skip(number, problem);
+        let path = self.path_of(number);
+        self.summary.unreadable.add(|| format!("{path}: {problem}"));
+        self.done += 1;
         Ok(())
     }
 
+    /// Leaves a file to the next update.
     fn skip(&mut self, number: usize, problem: &str) {
-        let path = self.candidates.get(number).map_or("", |candidate| candidate.path.as_str());
-        self.summary.unreadable.add(|| format!("{path}: {problem}"));
+        let path = self.path_of(number);
+        self.summary.skipped.add(|| format!("{path}: {problem}"));
         self.done += 1;
+    }
+
+    fn path_of(&self, number: usize) -> &'a str {
+        self.candidates.get(number).map_or("", |candidate| candidate.path.as_str())
     }
 
     /// Forgets what is gone, and tells files that were renamed from new ones.
