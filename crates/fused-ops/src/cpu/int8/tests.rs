@@ -53,9 +53,11 @@ static INTERPRETED: Kernel<Quad> = crate::cpu::lines::amx::interpreter::kernel()
 
 /// Returns all kernels of this processor and an interpreted one, and prints their names.
 fn kernels() -> Vec<&'static Kernel<Quad>> {
-    let mut kernels: Vec<_> = supported().collect();
     #[cfg(target_arch = "x86_64")]
-    kernels.push(&INTERPRETED);
+    let interpreted = Some(&INTERPRETED);
+    #[cfg(not(target_arch = "x86_64"))]
+    let interpreted = None;
+    let kernels: Vec<_> = supported().chain(interpreted).collect();
     println!("int8 kernels that run on this processor: {kernels:?}");
     kernels
 }
