@@ -65,6 +65,31 @@ fn adapters_change_the_image_and_are_named_in_it() -> TestResult {
     Ok(())
 }
 
+/// Another autoencoder decodes the same latents, and is recorded: a file with its hash, and used again by `--like`.
+#[test]
+fn another_autoencoder_decodes() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let path = |name: &str| directory.path().join(name);
+    let vae = "diffusion_pytorch_model.safetensors";
+    for file in ["config.json", vae] {
+        fs::copy(golden("alt_diffusion_m18/vae").join(file), path(file))?;
+    }
+    let draw = |arguments: &[&str]| -> TestResult<(candle_core::Tensor, Vec<u8>)> {
+        generate(directory.path(), &[&["a cat", "--seed", "1", "--save-latents", "final"], arguments].concat())?;
+        Ok((tensor(&path("final"), "latents")?, image(&path("out.png"))?.into_raw()))
+    };
+    let (latents, plain) = draw(&[])?;
+    let (same, decoded) = draw(&["--vae", vae])?;
+    assert_eq!(relative_error(&same, &latents), 0.0);
+    assert_ne!(decoded, plain);
+    let file = fs::read(path("out.png"))?;
+    assert!(String::from_utf8_lossy(&file).contains(&format!("VAE: {vae}, VAE hash: ")));
+    let again = ["generate", "--like", "out.png", "--output", "again.png"];
+    succeeded(&run(directory.path(), &[&again[..], &["--model", &golden_model(MODEL)?]].concat())?);
+    assert_eq!(image(&path("again.png"))?.into_raw(), decoded);
+    Ok(())
+}
+
 /// Two ControlNets with their images, by options; the image records them like web interfaces do.
 #[test]
 fn images_are_followed() -> TestResult {

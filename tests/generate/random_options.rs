@@ -36,6 +36,10 @@ pub fn place() -> TestResult<TempDir> {
     fs::write(path("plus.safetensors"), fs::read(golden("ip_adapter/plus.safetensors"))?)?;
     fs::write(path("ink, new.safetensors"), fs::read(golden("adapters/alt_diffusion.kohya.safetensors"))?)?;
     fs::write(path("word.pt"), fs::read(golden("adapters/webui.pt"))?)?;
+    fs::write(
+        path("vae.safetensors"),
+        fs::read(golden("alt_diffusion/vae/diffusion_pytorch_model.safetensors"))?,
+    )?;
     let shade = |x: u32, y: u32| Rgb([(x * 3) as u8, (y * 5) as u8, (x * y) as u8]);
     RgbImage::from_fn(83, 61, shade).save(path("photo: one.png"))?;
     GrayImage::from_fn(83, 61, |x, _| Luma([if x < 40 { 255 } else { 0 }])).save(path("mask.png"))?;
@@ -230,6 +234,10 @@ impl RandomOptions {
         if self.happens(20) {
             let word = self.one_of(&["word.pt", "word.pt:<窗>"]);
             self.add("embedding", word);
+        }
+        if self.happens(20) {
+            let vae = self.one_of(&["vae.safetensors", "models/m9"]);
+            self.add("vae", vae);
         }
         if self.happens(25) {
             for _ in 0..self.rng.random_range(1..=2) {

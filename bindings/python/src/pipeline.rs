@@ -33,7 +33,7 @@ pub(crate) struct Pipeline {
     dtype: DType,
 }
 
-/// LoRAs and learned words, and how the model is kept.
+/// LoRAs, learned words and another autoencoder, and how the model is kept.
 #[derive(Debug, FromPyObject)]
 #[pyo3(from_item_all)]
 struct Additions {
@@ -41,6 +41,8 @@ struct Additions {
     loras: Vec<(String, f64)>,
     /// Files, directories or repositories, with words, unless those in the file.
     words: Vec<(String, Option<String>)>,
+    /// A file, a directory or a repository.
+    vae: Option<String>,
     low_memory: bool,
     safety_checker: bool,
 }
@@ -65,6 +67,10 @@ impl Pipeline {
                 options = words.into_iter().fold(options, LoadOptions::word);
             }
             let parts = model.parts(&FOLDERS)?;
+            let parts = match &additions.vae {
+                Some(name) => parts.with_vae(name)?,
+                None => parts,
+            };
             let dtype = arithmetic.dtype();
             Ok(Self { model: Arc::new(AltDiffusion::load(parts, options)?), dtype })
         })

@@ -48,6 +48,17 @@ def test_images_are_those_of_diffusers(model):
         assert difference.max() <= 0.6 / 255, name
 
 
+def test_another_autoencoder_decodes_the_same_latents(tmp_path):
+    prompt = dict(prompt="一只猫", num_inference_steps=2, seed=1, output_type="np")
+    plain = altdiffusion.Pipeline(GOLDEN / MODELS[0])(**prompt)
+    pipeline = altdiffusion.Pipeline(GOLDEN / MODELS[0], vae=GOLDEN / MODELS[1] / "vae")
+    changed = pickle.loads(pickle.dumps(pipeline))(**prompt)
+    assert (changed.latents == plain.latents).all()
+    assert (changed.images != plain.images).any()
+    with pytest.raises(altdiffusion.Error, match="expected an autoencoder"):
+        altdiffusion.Pipeline(GOLDEN / MODELS[0], vae=GOLDEN / MODELS[0] / "unet")
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_loras_and_words_are_those_of_diffusers(model):
     golden = golden_tensors("adapters/golden.safetensors")

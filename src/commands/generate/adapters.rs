@@ -1,18 +1,18 @@
-//! Parses the options for adapters: LoRAs and textual inversions.
+//! Parses the options for what is added to a model: LoRAs, textual inversions and another autoencoder.
 
 use std::path::Path;
 
 use altdiffusion_pipeline::image_metadata::ParameterFields;
-use altdiffusion_pipeline::{LoadOptions, Lora, TextualInversion};
+use altdiffusion_pipeline::{LoadOptions, Lora, ModelParts, TextualInversion};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use model_files::hex;
 use model_files::source::FileData;
 use sha2::{Digest, Sha256};
 
-use crate::recorded::recorded_source;
+use crate::recorded::{add_file, recorded_source};
 
-/// The options that add LoRAs and learned words.
+/// The options that add LoRAs and learned words, and exchange the autoencoder.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Adapters")]
 pub struct Adapters {
@@ -42,6 +42,14 @@ pub struct Adapters {
     #[allow(rustdoc::invalid_html_tags)]
     #[arg(long, alias = "textual-inversion", value_name = "FILE[:WORD]", hide_short_help = true)]
     embedding: Vec<String>,
+
+    /// Use another autoencoder: a file, a directory, or a repository on the hub, such as stabilityai/sd-vae-ft-mse.
+    ///
+    /// A directory or repository in the layout of diffusers, of an autoencoder alone or of a whole model, or a file
+    /// (.safetensors, .ckpt) in the naming of latent diffusion or diffusers. Its latents must have the shape of the model's
+    /// own. The factor of the latents is that of its configuration, or else the model's.
+    #[arg(long, value_name = "FILE_OR_DIR_OR_HUB_ID", hide_short_help = true)]
+    vae: Option<String>,
 }
 
 impl Adapters {
@@ -50,7 +58,7 @@ impl Adapters {
     /// # Errors
     /// If a strength is invalid, or a file cannot be read.
     pub fn record(&self, fields: &mut ParameterFields) -> Result<()> {
-        let Self { lora, lora_unet_only, embedding } = self;
+        let Self { lora, lora_unet_only, embedding, vae } = self;
         let (mut lora_hashes, mut word_hashes) = (ParameterFields::default(), ParameterFields::default());
         let mut record =
             |option: &str, number: usize, file: &str, more: (&str, Option<String>)| -> Result<()> {
@@ -77,6 +85,10 @@ impl Adapters {
             record("Embedding", number, file, ("Word", word.map(str::to_owned)))?;
         }
         fields.add_flag("LoRA UNet only", *lora_unet_only);
+        match vae.as_deref() {
+            Some(name) if Path::new(name).is_file() => add_file(fields, "VAE", Path::new(name))?,
+            name => fields.add_some("VAE", name.map(recorded_source)),
+        }
         for (name, hashes) in [("Lora hashes", lora_hashes), ("TI hashes", word_hashes)] {
             fields.add_some(name, (!hashes.is_empty()).then(|| hashes.to_text()));
         }
@@ -90,6 +102,7 @@ impl Adapters {
             lora: if is_own { self.lora } else { image.lora },
             lora_unet_only: self.lora_unet_only || (image.lora_unet_only && !is_own),
             embedding: if self.embedding.is_empty() { image.embedding } else { self.embedding },
+            vae: self.vae.or(image.vae),
         }
     }
 
@@ -98,7 +111,19 @@ impl Adapters {
         match option {
             "lora" => !self.lora.is_empty(),
             "embedding" => !self.embedding.is_empty(),
+            "vae" => self.vae.is_some(),
             _ => false,
+        }
+    }
+
+    /// Exchanges the autoencoder, if another is named.
+    ///
+    /// # Errors
+    /// If it is missing or invalid, or does not fit the model.
+    pub fn exchange_vae(&self, parts: ModelParts) -> Result<ModelParts> {
+        match &self.vae {
+            Some(name) => parts.with_vae(name).context("--vae"),
+            None => Ok(parts),
         }
     }
 

@@ -62,7 +62,7 @@ impl LoadedModel {
     /// If it cannot be loaded.
     pub fn load(options: &Generate, start: Instant, expected: Option<ModelHash>) -> Result<Self> {
         let interrupt = Interrupt::watch();
-        let parts = options.model.parts()?;
+        let parts = options.adapters.exchange_vae(options.model.parts()?)?;
         let mut pending_hash =
             (!options.no_parameters || expected.is_some()).then(|| PendingHash::start(&parts));
         let load_options = options.adapters.apply(options.model.load_options()?)?;

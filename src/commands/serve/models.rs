@@ -39,6 +39,10 @@ pub struct ServedModels {
     #[arg(long, value_name = "DIR_OR_HUB_ID", hide_short_help = true)]
     config: Option<String>,
 
+    /// Autoencoder for all diffusion models, in place of their own: a file, a directory, or a repository on the hub.
+    #[arg(long, value_name = "FILE_OR_DIR_OR_HUB_ID", hide_short_help = true)]
+    vae: Option<String>,
+
     /// Number type of all models: f32, f16, bf16 or int8. By default f32.
     ///
     /// int8 is for the CPU alone: linear layers multiply 8-bit integers, and the rest is bf16. Requests for hidden states
@@ -90,6 +94,10 @@ impl ServedModels {
         let device = self.device.unwrap_or(DeviceChoice::Auto).open_for(arithmetic)?;
         let options = LoadOptions::computing_in(arithmetic, &device).low_memory(self.low_memory);
         let options = options.safety_checker(!self.no_safety_checker);
+        ensure!(
+            self.vae.is_none() || !self.model.is_empty(),
+            "--vae: is for a --model, and there is none with it"
+        );
         let mut models = Models::new();
         if self.model.is_empty() && self.embedder.is_empty() {
             models = models.image_model(built_in(options.clone()));
@@ -111,18 +119,24 @@ impl ServedModels {
         let (served, name) = named(given);
         let mut recorded = ParameterFields::default();
         recorded.add("Model", recorded_source(name));
+        recorded.add_some("VAE", self.vae.as_deref().map(recorded_source));
         recorded.add("Dtype", options.arithmetic_name());
         let path = PathBuf::from(name);
+        let vae = self.vae.clone();
+        let exchange_vae = move |parts: ModelParts| match &vae {
+            Some(name) => parts.with_vae(name),
+            None => Ok(parts),
+        };
         let model = if path.is_file() {
             let beside = self.config.as_deref().map(ModelSource::open).transpose().context("--config")?;
-            let parts = move || ModelParts::in_single_file(&path, beside.as_ref());
+            let parts = move || exchange_vae(ModelParts::in_single_file(&path, beside.as_ref())?);
             ImageModel::new(served, parts, options)
         } else {
             let source = ModelSource::open(name)?;
             let (of_parts, device) = (source.clone(), options.device.clone());
             let parts = move || {
                 of_parts.prefetch(&PIPELINE_FOLDERS)?;
-                ModelParts::in_folders(&of_parts)
+                exchange_vae(ModelParts::in_folders(&of_parts)?)
             };
             let encoder = move || {
                 source.prefetch(&["tokenizer", "text_encoder"])?;

@@ -21,6 +21,7 @@ class ModelOptions(TypedDict):
 class Additions(TypedDict):
     loras: list[tuple[str, float]]
     words: list[tuple[str, str | None]]
+    vae: str | None
     low_memory: bool
     safety_checker: bool
 

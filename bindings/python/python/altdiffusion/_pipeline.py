@@ -59,6 +59,8 @@ class Pipeline:
         variant: of the weights, such as "fp16".
         config: a directory or a repository with the tokenizer and configurations of a model in one file.
         controlnet: a ControlNet or a list of them: files, directories or repositories.
+        vae: an autoencoder in place of the model's own: a file, a directory or a repository, such as
+            "stabilityai/sd-vae-ft-mse".
         safety_checker: whether images are checked, if the model has a checker. Flagged ones are black.
         low_memory: keep each part in memory only while it runs.
 
@@ -76,6 +78,7 @@ class Pipeline:
         variant: str | None = None,
         config: str | os.PathLike[str] | None = None,
         controlnet: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+        vae: str | os.PathLike[str] | None = None,
         safety_checker: bool = True,
         low_memory: bool = False,
     ) -> None:
@@ -86,6 +89,7 @@ class Pipeline:
         additions: native.Additions = {
             "loras": [],
             "words": [],
+            "vae": None if vae is None else os.path.abspath(vae) if os.path.exists(vae) else os.fspath(vae),
             "low_memory": low_memory,
             "safety_checker": bool(safety_checker),
         }

@@ -1,4 +1,4 @@
-//! Finds the file of an adapter: by its path, or in a directory or a repository on the hub.
+//! Finds the file of an adapter, or of an autoencoder: by its path, or in a directory or a repository on the hub.
 
 use std::path::Path;
 
@@ -17,8 +17,8 @@ const NO_ADAPTERS: [&str; 3] = ["scheduler", "optimizer", "checkpoint"];
 /// The most files that an error lists.
 const MOST_LISTED: usize = 10;
 
-/// The file of an adapter.
-pub(super) struct Found {
+/// The file that was found.
+pub(crate) struct Found {
     pub file: Checkpoint,
     /// Where to look for files beside it.
     pub beside: Option<ModelSource>,
@@ -27,12 +27,12 @@ pub(super) struct Found {
     pub stem: String,
 }
 
-/// Opens the adapter called `name`: a file, a directory or hub repository (where it has one of the names in `usual`,
+/// Opens the weights called `name`: a file, a directory or hub repository (where it has one of the names in `usual`,
 /// tried in order, or is the only file), or a file in a repository, `org/name/file.safetensors`.
 ///
 /// # Errors
 /// If there is none, or several, or it is damaged; `what` says what was expected.
-pub(super) fn open(name: &str, usual: &[&str], what: &str) -> Result<Found> {
+pub(crate) fn open(name: &str, usual: &[&str], what: &str) -> Result<Found> {
     let path = Path::new(name);
     if path.is_file() {
         let folder =
@@ -40,8 +40,7 @@ pub(super) fn open(name: &str, usual: &[&str], what: &str) -> Result<Found> {
         let beside = folder.map(ModelSource::directory);
         return Ok(Found { file: Checkpoint::from_file(path)?, beside, stem: stem(name) });
     }
-    let is_file_name = ending(name).is_some();
-    if is_file_name && !path.exists() {
+    if is_file_name(name) {
         let Some((repository, relative)) = in_repository(name) else {
             return Err(Error::content(name, format!("no such file, expected {what}")));
         };
@@ -54,6 +53,12 @@ pub(super) fn open(name: &str, usual: &[&str], what: &str) -> Result<Found> {
     let file = Checkpoint::from_source(&source, &relative)?;
     let stem = stem(if usual.contains(&relative.as_str()) { name } else { &relative });
     Ok(Found { file, beside: Some(source), stem })
+}
+
+/// Whether a name is that of a file, here or in a repository, rather than of a directory or a repository.
+pub(crate) fn is_file_name(name: &str) -> bool {
+    let path = Path::new(name);
+    path.is_file() || (ending(name).is_some() && !path.exists())
 }
 
 fn stem(name: &str) -> String {

@@ -12,6 +12,7 @@ mod product;
 mod textual_inversion;
 mod unsupported;
 
+pub(crate) use adapter_file::{Found, is_file_name, open as open_file};
 pub use lora::Lora;
 pub(crate) use merge::Merge;
 pub use textual_inversion::TextualInversion;

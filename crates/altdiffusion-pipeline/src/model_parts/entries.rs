@@ -105,6 +105,10 @@ impl ModelParts {
             let (part, list, name) = if let Some(name) = stored.strip_prefix(unet_names::PREFIX) {
                 (&self.unet, &mut entries.unet, unet_names.to_diffusers(name))
             } else if let Some(name) = stored.strip_prefix(vae_names::PREFIX) {
+                // Another takes its place.
+                if !has_vae {
+                    continue;
+                }
                 (&self.vae, &mut entries.vae, vae_names.to_diffusers(name))
             } else {
                 let name = text_encoder_names.to_diffusers(stored);

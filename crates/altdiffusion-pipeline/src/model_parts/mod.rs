@@ -13,6 +13,7 @@ mod names;
 mod number_types;
 mod other_names;
 mod output;
+mod own_vae;
 mod prefixed_tensors;
 mod smoothing;
 #[cfg(test)]
@@ -24,7 +25,7 @@ mod unet_names;
 mod vae_names;
 mod write_folders;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use model_files::checkpoint::Checkpoint;
@@ -101,13 +102,16 @@ pub struct ModelParts {
     not_in_int8: BTreeSet<String>,
     /// Whether the autoencoder is quantized when the rest is.
     quantizes_vae: bool,
+    /// The model's own weights, if another autoencoder has taken the place of its own: images name the model by them.
+    hashed: Option<Vec<Checkpoint>>,
 }
 
-/// A file that holds a model, or all of it but the autoencoder.
+/// A file that holds a model, of which the autoencoder may be from elsewhere.
 #[derive(Debug)]
 struct SingleFile {
     checkpoint: Checkpoint,
     text_encoder_names: TextEncoderNames,
+    /// Whether the autoencoder is the one in the file.
     has_vae: bool,
 }
 
@@ -169,6 +173,7 @@ impl ModelParts {
             single: None,
             not_in_int8: BTreeSet::new(),
             quantizes_vae: false,
+            hashed: None,
         })
     }
 
@@ -188,13 +193,10 @@ impl ModelParts {
         let text_encoder_names = check_is_model(&checkpoint, origin, beside)?;
         let own = checkpoint.metadata();
         let known = |relative: &str| -> Result<Option<FileData>> {
-            if let Some(json) = own.get(relative).or_else(|| own.get(&gguf_key(relative))) {
-                let name = format!("{}: {relative}", checkpoint.file_name());
-                return Ok(Some(FileData::owned(name, json.clone().into_bytes())));
-            }
-            match beside {
-                Some(source) => Ok(source.read_optional(relative)?),
-                None => Ok(None),
+            match (own_config(&checkpoint, &own, relative), beside) {
+                (Some(config), _) => Ok(Some(config)),
+                (None, Some(source)) => Ok(source.read_optional(relative)?),
+                (None, None) => Ok(None),
             }
         };
         let unet_config = match known(UNET_CONFIG)? {
@@ -252,6 +254,7 @@ impl ModelParts {
             single: Some(SingleFile { checkpoint, text_encoder_names, has_vae }),
             not_in_int8: BTreeSet::new(),
             quantizes_vae: false,
+            hashed: None,
         })
     }
 
@@ -304,7 +307,7 @@ impl ModelParts {
     /// # }
     /// ```
     pub fn hasher(&self) -> impl FnOnce() -> Result<String> + Send + 'static {
-        let weights = self.weights();
+        let weights = self.hashed.clone().unwrap_or_else(|| self.weights());
         move || hash::of(&weights)
     }
 
@@ -327,6 +330,17 @@ pub(crate) fn unet_name_in_latent_diffusion(
 ) -> Result<impl Fn(&str) -> Option<String> + Send + Sync + use<>> {
     let names = UNetNames::new(config)?;
     Ok(move |name: &str| names.to_ldm(name))
+}
+
+/// A configuration in a file's metadata, where this crate writes it.
+fn own_config(
+    checkpoint: &Checkpoint,
+    metadata: &BTreeMap<String, String>,
+    relative: &str,
+) -> Option<FileData> {
+    let json = metadata.get(relative).or_else(|| metadata.get(&gguf_key(relative)))?;
+    let name = format!("{}: {relative}", checkpoint.file_name());
+    Some(FileData::owned(name, json.clone().into_bytes()))
 }
 
 /// A configuration inferred from the tensors, as a file.

@@ -67,6 +67,15 @@ impl ImageOptions<'_> {
             let path = self.source("config", &name)?;
             self.push_path("config", &path);
         }
+        // Only files have a hash.
+        let is_file = fields.iter().any(|(name, _)| name == "VAE hash");
+        let vae = match is_file {
+            true => self.file(fields, "VAE", "vae")?,
+            false => fields.take("VAE").map(|name| self.source("vae", &name)).transpose()?,
+        };
+        if let Some(path) = vae {
+            self.push_path("vae", &path);
+        }
         self.read_adapters(fields)?;
         let units: Vec<String> = fields.iter().map(|(name, _)| name.to_owned()).collect();
         for unit in units.iter().filter(|name| name.starts_with("ControlNet ")) {
