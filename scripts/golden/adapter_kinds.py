@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.pipelines.deprecated.alt_diffusion.modeling_roberta_series import RobertaSeriesModelWithTransformation
+from lycoris.modules.diag_oft import DiagOFTModule
 from lycoris.modules.full import FullModule
 from lycoris.modules.glora import GLoRAModule
 from lycoris.modules.ia3 import IA3Module
@@ -61,6 +62,9 @@ LYCORIS = (
     ("full", FullModule, (LINEAR, CROSS, POINTWISE), {}, 0.7),
     ("norm", NormModule, (GROUP_NORM, LAYER_NORM), {}, 0.7),
     ("glora", GLoRAModule, (LINEAR, FEED, CONV), {}, 0.7),
+    ("oft", DiagOFTModule, WEIGHTS, {}, 0.7),
+    # Rotations as large as they may be, and factors.
+    ("oft_limited", DiagOFTModule, WEIGHTS, dict(constraint=0.05, rescaled=True), 1.0),
 )
 
 UNET_PATTERNS = dict(
@@ -102,7 +106,7 @@ def fill(name: str, state: dict[str, torch.Tensor], scale: float = 0.4) -> None:
         if not tensor.is_floating_point() or key.endswith("alpha"):
             continue
         noise = normal(f"{name}/{key}", *tensor.shape)
-        if "dora_scale" in key or "magnitude" in key or "ia3_l" in key:
+        if "dora_scale" in key or "magnitude" in key or "ia3_l" in key or "rescale" in key:
             tensor.copy_(tensor * (1 + 0.3 * noise))
         elif tensor.dim() <= 1 or "norm" in key:
             tensor.copy_(tensor + 0.2 * noise)

@@ -67,7 +67,7 @@ fn every_kind_is_as_its_library_computes_it() -> TestResult {
     let golden = golden_tensors("adapter_kinds/golden.safetensors");
     let strengths: BTreeMap<String, f64> = serde_json::from_slice(&std::fs::read(kind("strengths.json"))?)?;
     let plain = load_with(Vec::new(), false)?;
-    assert_eq!(golden.len(), 29);
+    assert_eq!(golden.len(), 31);
     for (name, expected) in &golden {
         let file = match name.split_once('.') {
             Some((file, _)) => kind(&format!("{file}.safetensors")),
@@ -88,13 +88,28 @@ fn every_kind_is_as_its_library_computes_it() -> TestResult {
 /// What is not a product of two matrices cannot be computed beside a weight, and is merged.
 #[test]
 fn every_kind_is_the_same_beside_weights() -> TestResult {
-    for name in ["lora", "lora_tucker", "dora_output", "loha", "lokr", "ia3", "norm", "glora"] {
+    for name in ["lora", "lora_tucker", "dora_output", "loha", "lokr", "ia3", "norm", "glora", "oft"] {
         let file = kind(&format!("{name}.safetensors"));
         let merged = unet_output(&load(open(&file)?, 0.6)?)?;
         let beside = unet_output(&load_with(vec![(open(&file)?, 0.6)], true)?)?;
         let error = relative_error(&beside, &merged);
         assert!(error <= MODULE_TOLERANCE, "{name}: {error:.1e}");
     }
+    Ok(())
+}
+
+/// kohya's scripts have the same blocks under another beginning.
+#[test]
+fn the_rotations_of_kohya_are_those_of_lycoris() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("oft.safetensors");
+    let tensors = safetensors::load(kind("oft_limited.safetensors"), &Device::Cpu)?;
+    let renamed = tensors.into_iter().map(|(name, tensor)| (name.replace("lora_unet_", "oft_unet_"), tensor));
+    safetensors::save(&renamed.collect::<HashMap<_, _>>(), &file)?;
+    let found = unet_output(&load(open(&file)?, 1.0)?)?;
+    let expected = &golden_tensors("adapter_kinds/golden.safetensors")["oft_limited"];
+    let error = relative_error(&found, expected);
+    assert!(error <= MODULE_TOLERANCE, "{error:.1e}");
     Ok(())
 }
 
@@ -324,7 +339,9 @@ fn adapters_for_other_models_are_named() -> TestResult {
         ("transformer.transformer_blocks.0.attn.add_k_proj.lora_A.weight", "for Stable Diffusion 3 or FLUX"),
         ("diffusion_model.blocks.0.self_attn.q.lora_A.weight", "for a video model"),
         ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", "for a language model"),
-        ("lora_unet_conv_in.oft_blocks", "found a OFT"),
+        ("lora_unet_conv_in.oft_diag", "found a diag-OFT under its first name"),
+        ("lora_unet_conv_in.oft_blocks", "expected OFT's blocks (count, size, size)"),
+        ("base_model.model.conv_in.oft_R.weight", "found a OFT of PEFT"),
         ("base_model.model.conv_in.boft_R.default", "found a BOFT"),
         ("base_model.model.conv_in.vera_lambda_b", "found a VeRA"),
         ("unet.conv_in.something_else", "found the tensor unet.conv_in.something_else"),

@@ -3,6 +3,7 @@
 use candle_core::{DType, Tensor};
 
 use super::product::Product;
+use super::rotation::Rotation;
 use crate::Result;
 
 /// A change to one weight or bias.
@@ -16,6 +17,8 @@ pub(super) enum Change {
         factors: Tensor,
         of: Side,
     },
+    /// OFT: turns the outputs.
+    Rotation(Rotation),
     /// Adds numbers of the same shape, times a scale.
     Difference { values: Tensor, scale: f64 },
     /// Replaces the weight by one of the same shape.
@@ -71,6 +74,7 @@ impl Change {
                 let factors = ((factors.to_device(device)? - 1.0)? * strength)?;
                 old.broadcast_mul(&along(&factors, *of, old.rank())?)?
             }
+            Self::Rotation(rotation) => (rotation.delta(old)? * strength)?,
             Self::Difference { values, scale } => {
                 (values.to_device(device)?.reshape(old.shape())? * (scale * strength))?
             }
@@ -114,6 +118,7 @@ impl Change {
                 (Some(found) != expected)
                     .then(|| format!("it has {found} factors, where this model has a weight of {shape:?}"))
             }
+            Self::Rotation(rotation) => rotation.misfit(shape),
             Self::Difference { values, .. } | Self::Replacement(values) => {
                 // A 1 × 1 convolution may be stored as a matrix.
                 let fits = values.elem_count() == shape.iter().product::<usize>()
@@ -147,7 +152,7 @@ impl ScaledProduct {
 }
 
 /// Reshapes factors, one per input or output, so that they broadcast over a weight.
-fn along(factors: &Tensor, of: Side, rank: usize) -> Result<Tensor> {
+pub(super) fn along(factors: &Tensor, of: Side, rank: usize) -> Result<Tensor> {
     let mut shape = vec![1; rank];
     let side = match of {
         Side::Output => 0,

@@ -8,6 +8,7 @@ use super::change::{Change, Magnitude, ScaledProduct, Side, StrengthOf};
 use super::names::TensorRole;
 use super::peft_config::{LARGEST_RANK, PeftConfig};
 use super::product::{Factor, LowRank, Product};
+use super::rotation::Rotation;
 use crate::latents::all_finite;
 use crate::{Error, Result};
 
@@ -82,6 +83,7 @@ impl LayerTensors {
         let path = std::mem::take(&mut self.path);
         let error = |problem: String| Error::content(file, format!("layer {path}: {problem}"));
         let mut changes = LayerChanges::default();
+        changes.weight.extend(self.rotation().map_err(error)?.map(Change::Rotation));
         if let Some(product) = self.product().map_err(error)? {
             let product_rank = product.rank();
             if product_rank.is_some_and(|rank| rank > LARGEST_RANK) {
@@ -129,6 +131,16 @@ impl LayerTensors {
 
     fn need(&mut self, role: TensorRole, what: &str) -> Problem<Tensor> {
         self.take(role).ok_or_else(|| format!("expected {what}, found none"))
+    }
+
+    /// The rotation of OFT, which its alpha limits.
+    fn rotation(&mut self) -> Problem<Option<Rotation>> {
+        let Some(blocks) = self.take(TensorRole::OftBlocks) else { return Ok(None) };
+        let limit = match self.take(TensorRole::Alpha) {
+            Some(alpha) => single(&alpha).map_err(|error| error.to_string())??,
+            None => 0.0,
+        };
+        Rotation::new(&blocks, limit, self.take(TensorRole::Rescale)).map(Some)
     }
 
     /// The product to add to the weight, of whichever kind.

@@ -9,6 +9,7 @@ mod names;
 mod patterns;
 mod peft_config;
 mod product;
+mod rotation;
 mod textual_inversion;
 mod unsupported;
 

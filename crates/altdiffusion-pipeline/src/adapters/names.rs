@@ -43,6 +43,10 @@ pub(super) enum TensorRole {
     GloraA2,
     GloraB1,
     GloraB2,
+    /// OFT's blocks.
+    OftBlocks,
+    /// Factors of what OFT turned.
+    Rescale,
     /// (IA)³'s factors, from PEFT.
     Ia3Factors,
     /// Whether LyCORIS' (IA)³ multiplies a layer's input.
@@ -73,7 +77,7 @@ impl AdapterName {
 }
 
 /// Endings of names and their roles. The first match wins, so no ending may be the tail of a later one.
-const ENDINGS: [(&str, TensorRole); 44] = [
+const ENDINGS: [(&str, TensorRole); 46] = [
     // PEFT, and diffusers since 0.22.
     (".lora_A.weight", TensorRole::LoraDown),
     (".lora_B.weight", TensorRole::LoraUp),
@@ -112,6 +116,8 @@ const ENDINGS: [(&str, TensorRole); 44] = [
     (".a2.weight", TensorRole::GloraA2),
     (".b1.weight", TensorRole::GloraB1),
     (".b2.weight", TensorRole::GloraB2),
+    (".oft_blocks", TensorRole::OftBlocks),
+    (".rescale", TensorRole::Rescale),
     (".on_input", TensorRole::Ia3OnInput),
     (".diff", TensorRole::Difference),
     (".diff_b", TensorRole::BiasDifference),
@@ -134,7 +140,7 @@ const PROCESSOR_ENDINGS: [(&str, TensorRole); 3] = [
 ];
 
 /// Prefixes of names and the model they belong to.
-const BEGINNINGS: [(&str, TargetModel); 11] = [
+const BEGINNINGS: [(&str, TargetModel); 13] = [
     ("unet.", TargetModel::UNet),
     ("text_encoder.", TargetModel::TextEncoder),
     // ComfyUI, for the towers of Stable Diffusion 1 and 2.
@@ -143,6 +149,9 @@ const BEGINNINGS: [(&str, TargetModel); 11] = [
     ("lora_unet_", TargetModel::UNet),
     ("lora_te_", TargetModel::TextEncoder),
     ("lora_te1_", TargetModel::TextEncoder),
+    // kohya's OFT.
+    ("oft_unet_", TargetModel::UNet),
+    ("oft_te_", TargetModel::TextEncoder),
     ("lycoris_", TargetModel::Unknown),
     // The names of latent diffusion.
     ("model.diffusion_model.", TargetModel::UNet),
@@ -229,6 +238,7 @@ mod tests {
             (format!("lora_unet_{layer}.lora_mid.weight"), TargetModel::UNet, TensorRole::LoraMid),
             (format!("lora_unet_{layer}.alpha"), TargetModel::UNet, TensorRole::Alpha),
             (format!("lycoris_{layer}.lokr_w2_a"), TargetModel::Unknown, TensorRole::LokrW2A),
+            (format!("oft_unet_{layer}.oft_blocks"), TargetModel::UNet, TensorRole::OftBlocks),
             (format!("lora_unet_{layer}.a1.weight"), TargetModel::UNet, TensorRole::GloraA1),
             (
                 format!("{path}.to_out.0.modules_to_save.default.weight"),
@@ -249,7 +259,7 @@ mod tests {
     #[test]
     fn other_names_are_none() {
         for name in
-            ["", ".alpha", "weight", "lora_unet_x.oft_blocks", "lora_te_.lora_up.weight", "difference"]
+            ["", ".alpha", "weight", "lora_unet_x.oft_diag", "lora_te_.lora_up.weight", "difference"]
         {
             assert_eq!(parse(name), None, "{name}");
         }

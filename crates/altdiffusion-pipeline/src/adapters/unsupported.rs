@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 /// Parts of tensor names by which unsupported kinds of adapters are known.
-const KINDS: [(&str, &str); 20] = [
-    ("oft_blocks", "OFT"),
-    ("oft_diag", "OFT"),
-    (".oft_R", "OFT"),
-    (".oft_r", "OFT"),
+const KINDS: [(&str, &str); 19] = [
+    ("oft_diag", "diag-OFT under its first name, which programs read in different ways"),
+    (".oft_R", "OFT of PEFT"),
+    (".oft_r", "OFT of PEFT"),
     (".boft_", "BOFT"),
     (".vera_lambda", "VeRA"),
     (".lora_E", "AdaLoRA"),
