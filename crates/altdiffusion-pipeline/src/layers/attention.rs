@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use fused_ops::{AttentionHeads, Epilogue, LayerNorm, Linear, LinearGroup, attention};
+use fused_ops::{AttentionHeads, Epilogue, LORA_DOWN, LORA_UP, LayerNorm, Linear, LinearGroup, attention};
 
 /// Projected keys and values, each (batch, tokens, heads × head dimension).
 #[derive(Debug, Clone)]
@@ -140,5 +140,33 @@ fn pointwise(input: usize, output: usize, bias: bool, vb: VarBuilder) -> Result<
     if bias {
         tensors.insert("bias".to_string(), vb.get(output, "bias")?);
     }
+    // A LoRA may be computed beside the weight.
+    for name in [LORA_DOWN, LORA_UP].into_iter().filter(|name| vb.contains_tensor(name)) {
+        tensors.insert(name.to_string(), vb.get_unchecked(name)?);
+    }
     Linear::new(input, output, bias, VarBuilder::from_tensors(tensors, vb.dtype(), vb.device()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use test_support::{TestResult, normal, relative_error, var_builder};
+
+    /// A projection stored as a convolution is the same layer, with a LoRA beside it too.
+    #[test]
+    fn convolutions_are_the_same_projections() -> TestResult {
+        let (weight, bias) = (normal(1, &[6, 4]), normal(2, &[6]));
+        let (down, up) = (normal(3, &[2, 4]), normal(4, &[6, 2]));
+        let lora = [("bias", &bias), (LORA_DOWN, &down), (LORA_UP, &up)];
+        let project = |weight: &Tensor| -> TestResult<Tensor> {
+            let vb = var_builder(&[&[("weight", weight)], &lora[..]].concat());
+            Ok(pointwise(4, 6, true, vb)?.forward(&normal(5, &[3, 4]))?)
+        };
+        let expected = project(&weight)?;
+        assert_eq!(relative_error(&project(&weight.reshape((6, 4, 1, 1))?)?, &expected), 0.0);
+        let merged = (weight + up.matmul(&down)?)?;
+        let plain = Linear::from_tensors(merged, Some(bias.clone()))?.forward(&normal(5, &[3, 4]))?;
+        assert!(relative_error(&expected, &plain) < 1e-5);
+        Ok(())
+    }
 }
