@@ -7,11 +7,12 @@ use model_files::checkpoint::{Checkpoint, NumberType, TensorToWrite};
 use model_files::config::parse_json;
 
 use super::number_types::choose;
-use super::text_encoder_names::TextEncoderNames;
+use super::text_encoder_names::{TextEncoderNames, is_of_clip};
 use super::unet_names::{self, UNetNames};
 use super::vae_names::{self, VaeNames, name_of_today, shape_in_ldm};
 use super::{ModelParts, PartFiles, PartKind, SAFETY_CHECKER, SingleFile, UPSCALER};
 use crate::Result;
+use crate::unet::UNet2DConditionConfig;
 
 /// A tensor of a part.
 pub(super) struct Entry<'a> {
@@ -43,7 +44,8 @@ pub(super) struct Entries<'a> {
 impl ModelParts {
     /// All tensors under their names in a single file, and the names of those that have no place there.
     pub(super) fn single_file_entries(&self) -> Result<(Vec<FileEntry<'_>>, Vec<String>)> {
-        let unet_names = UNetNames::new(&parse_json(&self.unet.config)?)?;
+        let unet_config: UNet2DConditionConfig = parse_json(&self.unet.config)?;
+        let unet_names = UNetNames::new(&unet_config)?;
         let vae_names = VaeNames::new(&parse_json(&self.vae.config)?);
         let Entries { text_encoder, unet, vae, mut left_out } = self.entries()?;
         let mut entries = Vec::new();
@@ -63,7 +65,10 @@ impl ModelParts {
         for entry in unet {
             match unet_names.to_ldm(&entry.name) {
                 Some(name) => {
-                    let (name, shape) = (format!("{}{name}", unet_names::PREFIX), entry.shape.to_vec());
+                    let name = format!("{}{name}", unet_names::PREFIX);
+                    let is_linear = unet_config.use_linear_projection;
+                    // Latent diffusion has linear layers in the same places.
+                    let shape = unet_names::shape_in_diffusers(&entry.name, entry.shape, is_linear);
                     entries.push(FileEntry { part: PartKind::UNet, entry, name, shape });
                 }
                 None => left_out.push(format!("unet: {}", entry.name)),
@@ -98,6 +103,10 @@ impl ModelParts {
         };
         let unet_names = UNetNames::new(&parse_json(&self.unet.config)?)?;
         let vae_names = VaeNames::new(&parse_json(&self.vae.config)?);
+        let clip_layers = match ConditionerConfig::read(&self.text_encoder.config)? {
+            ConditionerConfig::Clip(config) => Some(config.encoder.num_hidden_layers),
+            ConditionerConfig::AltDiffusion(_) | ConditionerConfig::Bert(_) => None,
+        };
         let left_out = unreadable(single).collect();
         let vae = if *has_vae { Vec::new() } else { in_folder(&self.vae, name_of_today) };
         let mut entries = Entries { text_encoder: Vec::new(), unet: Vec::new(), vae, left_out };
@@ -112,6 +121,7 @@ impl ModelParts {
                 (&self.vae, &mut entries.vae, vae_names.to_diffusers(name))
             } else {
                 let name = text_encoder_names.to_diffusers(stored);
+                let name = name.filter(|name| clip_layers.is_none_or(|layers| is_of_clip(name, layers)));
                 (&self.text_encoder, &mut entries.text_encoder, name)
             };
             match (name, single.shape(stored)) {

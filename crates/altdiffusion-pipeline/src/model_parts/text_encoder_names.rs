@@ -93,6 +93,15 @@ impl TextEncoderNames {
     }
 }
 
+/// Whether CLIP's text tower of this many layers has a tensor of this name in diffusers. Some files have the tower's other
+/// layers too, and the projection to the space of images.
+pub(super) fn is_of_clip(name: &str, layers: usize) -> bool {
+    match name.strip_prefix("text_model.encoder.layers.").and_then(|rest| rest.split_once('.')) {
+        Some((layer, _)) => index(layer).is_some_and(|layer| layer < layers),
+        None => !["text_projection", "logit_scale"].iter().any(|unused| name.contains(unused)),
+    }
+}
+
 fn to_open_clip(name: &str, layers: usize) -> Option<String> {
     if let Some((_, theirs)) = TENSORS.iter().find(|(ours, _)| *ours == name) {
         return Some((*theirs).to_owned());

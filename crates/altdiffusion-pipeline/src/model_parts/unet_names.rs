@@ -30,6 +30,21 @@ const RESNET: [(&str, &str); 6] = [
     ("conv_shortcut", "skip_connection"),
 ];
 
+/// The parts of the names of layers that some programs store as 1 × 1 convolutions: those that are linear in every UNet,
+/// and those that are in some.
+const IN_TRANSFORMERS: &str = ".transformer_blocks.";
+const AROUND_TRANSFORMERS: [&str; 2] = [".proj_in.weight", ".proj_out.weight"];
+
+/// A weight's shape in diffusers, where `use_linear_projection` of the configuration says which layers are linear.
+pub(super) fn shape_in_diffusers(name: &str, shape: &[usize], use_linear_projection: bool) -> Vec<usize> {
+    let is_linear = name.contains(IN_TRANSFORMERS)
+        || (use_linear_projection && AROUND_TRANSFORMERS.iter().any(|layer| name.ends_with(layer)));
+    match shape {
+        [output, input, 1, 1] if is_linear => vec![*output, *input],
+        shape => shape.to_vec(),
+    }
+}
+
 /// The mapping for UNets of one shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UNetNames {

@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 use super::convert::Converted;
 use super::entries::{Entries, FileEntry, in_folder};
 use super::output::{ARCHITECTURE, OnTensor, format_metadata, report_progress, write_file};
-use super::vae_names::shape_in_diffusers;
 use super::{
     FEATURE_EXTRACTOR_CONFIG, IMAGE_ENCODER, ModelParts, PartKind, SAFETY_CHECKER, SCHEDULER_CONFIG,
-    SafetyCheckerFiles, UPSCALER,
+    SafetyCheckerFiles, UPSCALER, unet_names, vae_names,
 };
+use crate::unet::UNet2DConditionConfig;
 use crate::{Error, Result};
 
 /// The files of a tokenizer.
@@ -54,6 +54,7 @@ impl ModelParts {
             return Err(Error::content(path.display().to_string(), problem));
         }
         let tokenizer = self.tokenizer()?;
+        let unet_config: UNet2DConditionConfig = parse_json(&self.unet.config)?;
         let Entries { text_encoder, unet, vae, left_out } = self.entries()?;
         let mut parts = vec![
             (PartKind::TextEncoder, "text_encoder", &self.text_encoder, text_encoder),
@@ -103,7 +104,11 @@ impl ModelParts {
             write(&format!("{folder}/config.json"), &part.config)?;
             let of_file = entries.into_iter().map(|entry| {
                 let shape = match kind {
-                    PartKind::Vae => shape_in_diffusers(&entry.name, entry.shape),
+                    PartKind::Vae => vae_names::shape_in_diffusers(&entry.name, entry.shape),
+                    PartKind::UNet => {
+                        let is_linear = unet_config.use_linear_projection;
+                        unet_names::shape_in_diffusers(&entry.name, entry.shape, is_linear)
+                    }
                     _ => entry.shape.to_vec(),
                 };
                 let name = entry.name.clone();
