@@ -1,6 +1,6 @@
 //! Parses the options for a model and how it computes, shared by several subcommands.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use altdiffusion_pipeline::image_metadata::ParameterFields;
 use anyhow::{Context, Result, bail, ensure};
@@ -56,8 +56,8 @@ pub struct ModelArgs {
     /// limits their use. HF_ENDPOINT, HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and the other variables of huggingface_hub
     /// mean what they mean there; so do HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE.
     ///
-    /// `generate` also takes one file (.safetensors, .gguf, .ckpt) in the naming of latent diffusion, with
-    /// --config.
+    /// `generate` also takes one file (.safetensors, .gguf, .ckpt) in the naming of latent diffusion, or a directory with
+    /// nothing but such a file, with --config.
     #[arg(
         long,
         short_alias = 'm',
@@ -157,7 +157,7 @@ impl ModelArgs {
     /// # Errors
     /// If it is not a model, or a part is missing or damaged.
     pub fn parts(&self) -> Result<ModelParts> {
-        let Some(file) = self.single_file() else {
+        let Some(file) = self.model().and_then(|name| ModelParts::file_at(Path::new(name))) else {
             let source = self.plain_source()?;
             tracing::info!("loading {source}");
             if !self.is_shipped() {
@@ -186,12 +186,14 @@ impl ModelArgs {
         let beside = ModelSource::open(beside).context("--config")?;
         tracing::info!("loading {}", file.display());
         announce(&format!("Loading {}", file.display()));
-        Ok(ModelParts::in_single_file(file, Some(&beside))?)
+        Ok(ModelParts::in_single_file(&file, Some(&beside))?)
     }
 
-    /// The model, if it is one file.
-    fn single_file(&self) -> Option<&Path> {
-        self.model().map(Path::new).filter(|path| path.is_file())
+    /// The model's file, if it is one.
+    fn single_file(&self) -> Option<PathBuf> {
+        let path = Path::new(self.model()?);
+        // Dual encoders may be alone in a directory too, and have no --config.
+        ModelParts::file_at(path).filter(|_| path.is_file() || self.config.is_some())
     }
 
     /// Loads the model as a dual encoder.
@@ -233,7 +235,8 @@ impl ModelArgs {
     /// # Errors
     /// If the model's file about it is damaged.
     pub fn known_concepts(&self) -> Result<Option<KnownConcepts>> {
-        match self.model().is_none_or(|name| Path::new(name).is_dir()) {
+        let is_here = self.model().is_none_or(|name| Path::new(name).is_dir());
+        match is_here && self.single_file().is_none() {
             true => Ok(KnownConcepts::read(&self.source()?)?),
             false => Ok(None),
         }

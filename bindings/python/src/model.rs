@@ -45,10 +45,10 @@ impl ModelOptions {
 
     /// The parts of a model that draws, of which the folders are needed.
     pub(crate) fn parts(&self, folders: &[&str]) -> Result<ModelParts> {
-        match self.name.as_deref().map(Path::new).filter(|path| path.is_file()) {
+        match self.name.as_deref().and_then(|name| ModelParts::file_at(Path::new(name))) {
             Some(file) => {
                 let beside = self.config.as_deref().map(ModelSource::open).transpose()?;
-                Ok(ModelParts::in_single_file(file, beside.as_ref())?)
+                Ok(ModelParts::in_single_file(&file, beside.as_ref())?)
             }
             None => {
                 let source = self.plain_source()?;

@@ -121,13 +121,12 @@ impl ServedModels {
         recorded.add("Model", recorded_source(name));
         recorded.add_some("VAE", self.vae.as_deref().map(recorded_source));
         recorded.add("Dtype", options.arithmetic_name());
-        let path = PathBuf::from(name);
         let vae = self.vae.clone();
         let exchange_vae = move |parts: ModelParts| match &vae {
             Some(name) => parts.with_vae(name),
             None => Ok(parts),
         };
-        let model = if path.is_file() {
+        let model = if let Some(path) = ModelParts::file_at(Path::new(name)) {
             let beside = self.config.as_deref().map(ModelSource::open).transpose().context("--config")?;
             let parts = move || exchange_vae(ModelParts::in_single_file(&path, beside.as_ref())?);
             ImageModel::new(served, parts, options)

@@ -15,6 +15,7 @@ mod other_names;
 mod output;
 mod own_vae;
 mod prefixed_tensors;
+mod single_file;
 mod smoothing;
 #[cfg(test)]
 pub(crate) mod test_files;
@@ -41,6 +42,7 @@ pub(crate) use down_path::DownPath;
 pub use int8_layers::{Cosines, TextStatesLoss};
 pub(crate) use names::index;
 pub(crate) use prefixed_tensors::PrefixedTensors;
+use single_file::check_is_model;
 pub use smoothing::{SmoothedLayer, Smoothing};
 use text_encoder_names::{TextEncoderNames, fused_parts};
 pub(crate) use unet_names::UNetNames;
@@ -58,9 +60,6 @@ const SAFETY_CHECKER: &str = "safety_checker";
 pub(crate) const SAFETY_CHECKER_CONFIG: &str = "safety_checker/config.json";
 pub(crate) const FEATURE_EXTRACTOR_CONFIG: &str = "feature_extractor/preprocessor_config.json";
 pub(crate) const SCHEDULER_CONFIG: &str = "scheduler/scheduler_config.json";
-
-/// What UNets have that depend on more than the prompt and the timestep.
-const UNET_LABELS: &str = "model.diffusion_model.label_emb.";
 
 /// A configuration's key in the metadata of a GGUF file, in the format's spelling.
 fn gguf_key(relative: &str) -> String {
@@ -379,35 +378,4 @@ fn unknown_to_unet(checkpoint: &Checkpoint, names: &UNetNames) -> Vec<String> {
         name.is_some_and(|name| names.to_diffusers(name).is_none())
     };
     checkpoint.names().filter(is_unknown).map(str::to_owned).collect()
-}
-
-/// Refuses a file that is not a supported model, and says what it is; otherwise returns the names of its text encoder.
-/// The autoencoder may be in the model `beside`.
-fn check_is_model(
-    checkpoint: &Checkpoint,
-    origin: Origin,
-    beside: Option<&ModelSource>,
-) -> Result<TextEncoderNames> {
-    let lends_vae = || -> Result<bool> {
-        Ok(beside.map(|source| source.read_optional(VAE_CONFIG)).transpose()?.flatten().is_some())
-    };
-    let has = |prefix: &str| checkpoint.names().any(|name| name.starts_with(prefix));
-    let problem = if !has(unet_names::PREFIX) {
-        "holds no UNet: expected a whole model in the naming of latent diffusion, found no tensor model.diffusion_model.*"
-    } else if !has(vae_names::PREFIX) && !lends_vae()? {
-        "expected a whole model, found no tensor first_stage_model.*: it lacks the autoencoder, and no other model with one was \
-         named beside it"
-    } else if has("conditioner.embedders.") {
-        "expected a model with one text encoder, found Stable Diffusion XL's two, conditioner.embedders.*"
-    } else if has(UNET_LABELS) {
-        "expected a UNet without labels, found model.diffusion_model.label_emb.*: this is Stable Diffusion XL, unCLIP \
-         or an upscaler"
-    } else if let Some(names) = TextEncoderNames::of(checkpoint, origin) {
-        return Ok(names);
-    } else {
-        "expected a whole model, found no text encoder: no tensor cond_stage_model.roberta.* (AltDiffusion), \
-         cond_stage_model.transformer.* (Stable Diffusion 1, Taiyi) or cond_stage_model.model.transformer.* (Stable \
-         Diffusion 2)"
-    };
-    Err(Error::content(checkpoint.file_name(), problem))
 }

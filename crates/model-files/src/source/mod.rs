@@ -46,7 +46,7 @@ pub type EmbeddedFiles = &'static [(&'static str, &'static [u8])];
 
 impl ModelSource {
     /// The model called `name`: a directory if there is one, or else a repository on the hub, `org/name` or
-    /// `org/name@revision`. Nothing is downloaded yet. `HubOptions::from_env` lists the environment variables used.
+    /// `org/name@revision`. Of a repository's folder in the hub's cache, `models--org--name`, it is the snapshot of `main`. Nothing is downloaded yet. `HubOptions::from_env` lists the environment variables used.
     /// Without the feature `hub`, only directories work.
     ///
     /// # Errors
@@ -67,7 +67,7 @@ impl ModelSource {
     fn open_here_or(name: &str, repository: impl FnOnce(&str) -> Result<HubRepository>) -> Result<Self> {
         let path = Path::new(name);
         if path.is_dir() {
-            return Ok(Self::directory(path));
+            return Ok(Self::directory(cached_snapshot(path)?.unwrap_or_else(|| path.to_owned())));
         }
         if path.is_file() {
             return Err(Error::Input(format!(
@@ -290,6 +290,24 @@ impl ModelSource {
     }
 }
 
+/// The snapshot that `refs/main` names, if `folder` is a repository's in the hub's cache.
+fn cached_snapshot(folder: &Path) -> Result<Option<PathBuf>> {
+    let snapshots = folder.join("snapshots");
+    if !snapshots.is_dir() || !folder.join("refs").is_dir() {
+        return Ok(None);
+    }
+    let main = folder.join("refs").join("main");
+    let commit = std::fs::read_to_string(&main).map_err(Error::io(main.display().to_string()))?;
+    let commit = commit.trim();
+    let is_plain = !commit.is_empty() && commit.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let snapshot = Some(snapshots.join(commit)).filter(|snapshot| is_plain && snapshot.is_dir());
+    let problem = || {
+        let (main, snapshots) = (main.display(), snapshots.display());
+        Error::Input(format!("{main}: expected the name of a directory in {snapshots}, found {commit:?}"))
+    };
+    snapshot.map(Some).ok_or_else(problem)
+}
+
 /// The names of the files in a directory, except those that are not UTF-8.
 fn files_in(directory: &Path) -> Result<Vec<String>> {
     let failed = || Error::io(directory.display().to_string());
@@ -320,6 +338,26 @@ impl fmt::Display for ModelSource {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_folder_of_the_cache_is_its_snapshot() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("models--org--name");
+        let snapshot = folder.join("snapshots/c0ffee");
+        fs::create_dir_all(&snapshot).unwrap();
+        fs::create_dir_all(folder.join("refs")).unwrap();
+        fs::write(snapshot.join("config.json"), "{}").unwrap();
+        let name = folder.to_str().unwrap();
+        assert!(ModelSource::open(name).unwrap_err().to_string().contains("main"));
+        for (main, problem) in [("decade", "found \"decade\""), ("../snapshots", "found \"../snapshots\"")] {
+            fs::write(folder.join("refs/main"), main).unwrap();
+            let error = ModelSource::open(name).unwrap_err().to_string();
+            assert!(error.contains(problem) && !error.contains('\n'), "{error}");
+        }
+        fs::write(folder.join("refs/main"), "c0ffee\n").unwrap();
+        assert_eq!(&*ModelSource::open(name).unwrap().read("config.json").unwrap(), b"{}");
+    }
 
     #[test]
     fn embedded_models_are_read_like_any_other() {
