@@ -63,10 +63,11 @@ def make_loras(repository: str, folder: Path, pipeline) -> None:
 
 
 def make_words(folder: Path, width: int) -> None:
-    """Write a word of three vectors in diffusers' format, and one of a single vector in stable-diffusion-webui's."""
+    """Write a word of three vectors in diffusers' format, one of a single vector in stable-diffusion-webui's, and one alone."""
     save_tensors(folder / "cat-toy.safetensors", {"<cat-toy>": normal("cat-toy", 3, width) * 0.6})
     embedding = {"string_to_token": {"*": 265}, "string_to_param": {"*": normal("webui", 1, width) * 0.6}, "name": "x"}
     torch.save(embedding, folder / "webui.pt")
+    torch.save(embedding["string_to_param"]["*"], folder / "alone.pt")
 
 
 def apply_loras(pipeline, folder: Path, repository: str, loras: dict[str, float]) -> None:

@@ -88,6 +88,7 @@ def main(folder):
     torch.save({"weight": counting(2), "surprise": RunsACommand()}, folder / "malicious.bin")
     torch.save({"weight": counting(2)}, folder / "protocol4.bin", pickle_protocol=4)
     torch.save([counting(2)], folder / "list.bin")
+    torch.save(counting(2, 3), folder / "alone.bin")
 
     torch.save({"weight": counting(3, 5)}, folder / "one.bin")
     rewrite(folder / "one.bin", folder / "big_endian.bin", lambda name, b: b"big" if name.endswith("byteorder") else b)

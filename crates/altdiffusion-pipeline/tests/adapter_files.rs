@@ -75,6 +75,16 @@ fn a_lora_may_have_any_name() -> TestResult {
     Ok(())
 }
 
+/// A pickle of a tensor, without a dictionary.
+#[test]
+fn a_word_may_be_a_tensor_alone() -> TestResult {
+    let [alone, webui] = ["alone.pt", "webui.pt"].map(|file| golden("adapters").join(file));
+    let (alone, webui) = (TextualInversion::open(text(&alone)?)?, TextualInversion::open(text(&webui)?)?);
+    assert_eq!(alone.word(), "alone");
+    assert_eq!(relative_error(alone.vectors(), webui.vectors()), 0.0);
+    Ok(())
+}
+
 #[test]
 fn words_are_found_in_every_form() -> TestResult {
     let folder = tempfile::tempdir()?;

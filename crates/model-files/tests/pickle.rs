@@ -82,6 +82,14 @@ fn nested_dictionaries_are_flattened() {
 }
 
 #[test]
+fn a_tensor_may_be_alone() {
+    let checkpoint = open("alone.bin");
+    assert!(checkpoint.names().eq([""]));
+    assert_eq!(checkpoint.shape(""), Some(&[2, 3][..]));
+    assert_eq!(values(&checkpoint, ""), counting(6));
+}
+
+#[test]
 fn nothing_in_a_pickle_is_executed() {
     let error = error_of("malicious.bin");
     assert!(error.contains("posix.system") && error.contains("refused"), "{error}");
@@ -91,7 +99,7 @@ fn nothing_in_a_pickle_is_executed() {
 #[test]
 fn other_files_are_refused_with_a_reason() {
     for (file, reason) in [
-        ("list.bin", "expected a dictionary of tensors"),
+        ("list.bin", "found a list of them, whose layers have no names"),
         ("no_storage.bin", "tensor weight: the archive lacks data/0"),
         ("short_storage.bin", "tensor weight: its storage holds 15 elements of 4 bytes, but has 59 bytes"),
         ("compressed.bin", "data.pkl is compressed"),

@@ -13,8 +13,8 @@ use crate::{Error, Result};
 const FILE_NAMES: [&str; 2] = ["learned_embeds.safetensors", "learned_embeds.bin"];
 
 /// Tensor names that web interfaces, the original program of textual inversion, and diffusers' first script for pivotal
-/// tuning use for every word; the word is then the file's name.
-const WEBUI_TENSORS: [&str; 4] = ["emb_params", "clip_l", "*", "text_encoders_0"];
+/// tuning use for every word; the word is then the file's name. The last is that of a tensor without a name.
+const WEBUI_TENSORS: [&str; 5] = ["emb_params", "clip_l", "*", "text_encoders_0", ""];
 const WEBUI_PARAMETERS: &str = "string_to_param.";
 /// The tensor for the second text encoder of Stable Diffusion XL, in web interfaces and that script.
 const OF_SDXL: [&str; 2] = ["clip_g", "text_encoders_1"];

@@ -22,8 +22,8 @@ const COST_OF_ENTRY: usize = 64;
 
 type Entries = [(NodeId, NodeId)];
 
-/// The tensors in the saved object: a dictionary, a module, or something with one under `state_dict`. `locate` finds
-/// a storage in the file.
+/// The tensors in the saved object: a dictionary, a module, something with one under `state_dict`, or one tensor, whose
+/// name is empty. `locate` finds a storage in the file.
 pub(super) fn tensors<'a>(
     file: &[u8],
     objects: &Objects<'a>,
@@ -32,7 +32,7 @@ pub(super) fn tensors<'a>(
 ) -> Result<Listing> {
     let mut tables = tables(objects, objects.root);
     if tables.is_empty() {
-        return Err("expected a dictionary of tensors, found something else".to_owned());
+        return alone(file, objects, big_endian, locate);
     }
     let weights = tables.iter().flat_map(|table| table.iter()).find_map(|(key, value)| {
         let is_it = matches!(objects.node(*key), Node::Text(STATE_DICT));
@@ -62,6 +62,29 @@ pub(super) fn tensors<'a>(
         ([], Some((name, problem))) => Err(format!("tensor {name}: {problem}")),
         ([], None) => Err("expected a dictionary of tensors, found no tensor in it".to_owned()),
         _ => Ok(listing),
+    }
+}
+
+/// The tensor that was saved without a dictionary.
+fn alone<'a>(
+    file: &[u8],
+    objects: &Objects<'a>,
+    big_endian: bool,
+    locate: impl Fn(&Storage<'a>) -> Result<Range<usize>>,
+) -> Result<Listing> {
+    let is_tensor = |id: &NodeId| matches!(objects.node(*id), Node::Tensor(_));
+    match objects.node(objects.root) {
+        Node::Tensor(view) => {
+            let tensor = place(file, view, big_endian, locate)?;
+            Ok(Listing { tensors: vec![(String::new(), tensor)], ..Listing::default() })
+        }
+        Node::List(items) if items.iter().any(is_tensor) => {
+            let problem = "expected a dictionary of tensors, found a list of them, whose layers have no names; the first \
+                           program for LoRAs of images (cloneofsimo's) writes such files: expected one that was converted \
+                           to .safetensors";
+            Err(problem.to_owned())
+        }
+        _ => Err("expected a dictionary of tensors, found something else".to_owned()),
     }
 }
 
