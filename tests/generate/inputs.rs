@@ -75,7 +75,8 @@ fn another_autoencoder_decodes() -> TestResult {
         fs::copy(golden("alt_diffusion_m18/vae").join(file), path(file))?;
     }
     let draw = |arguments: &[&str]| -> TestResult<(candle_core::Tensor, Vec<u8>)> {
-        generate(directory.path(), &[&["a cat", "--seed", "1", "--save-latents", "final"], arguments].concat())?;
+        let all = [&["a cat", "--seed", "1", "--save-latents", "final"], arguments].concat();
+        generate(directory.path(), &all)?;
         Ok((tensor(&path("final"), "latents")?, image(&path("out.png"))?.into_raw()))
     };
     let (latents, plain) = draw(&[])?;

@@ -29,8 +29,8 @@ fn what_only_the_file_has_is_left_out() -> TestResult {
     // The layer that is not used, the projection to the space of images, and projections as convolutions.
     let mut tensors = safetensors::load(&file, &Device::Cpu)?;
     let config: serde_json::Value = source.read_json("text_encoder/config.json")?;
-    let (first, last) =
-        (format!("{TOWER}.encoder.layers.0."), format!("{TOWER}.encoder.layers.{}.", config["num_hidden_layers"]));
+    let layer = |number: &str| format!("{TOWER}.encoder.layers.{number}.");
+    let (first, last) = (layer("0"), layer(&config["num_hidden_layers"].to_string()));
     let unused: Vec<(String, Tensor)> = tensors
         .iter()
         .filter_map(|(name, tensor)| Some((format!("{last}{}", name.strip_prefix(&first)?), tensor.clone())))

@@ -46,7 +46,8 @@ pub type EmbeddedFiles = &'static [(&'static str, &'static [u8])];
 
 impl ModelSource {
     /// The model called `name`: a directory if there is one, or else a repository on the hub, `org/name` or
-    /// `org/name@revision`. Of a repository's folder in the hub's cache, `models--org--name`, it is the snapshot of `main`. Nothing is downloaded yet. `HubOptions::from_env` lists the environment variables used.
+    /// `org/name@revision`. Of a repository's folder in the hub's cache, `models--org--name`, it is the snapshot of
+    /// `main`. Nothing is downloaded yet. `HubOptions::from_env` lists the environment variables used.
     /// Without the feature `hub`, only directories work.
     ///
     /// # Errors
