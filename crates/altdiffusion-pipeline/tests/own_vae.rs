@@ -51,9 +51,9 @@ fn every_form_is_read() -> TestResult {
     // In latent diffusion's names, within a model and alone; and in diffusers', away from its configuration.
     write(&parts(OTHER)?, &path("whole.safetensors"))?;
     let whole = safetensors::load(path("whole.safetensors"), &Device::Cpu)?;
-    let alone = whole.into_iter().filter_map(|(name, tensor)| {
-        Some((name.strip_prefix("first_stage_model.")?.to_owned(), tensor))
-    });
+    let alone = whole
+        .into_iter()
+        .filter_map(|(name, tensor)| Some((name.strip_prefix("first_stage_model.")?.to_owned(), tensor)));
     std::fs::create_dir(path("folder"))?;
     safetensors::save(&alone.collect::<HashMap<_, _>>(), path("folder/alone.safetensors"))?;
     let weights = other.join("vae/diffusion_pytorch_model.safetensors");
@@ -95,7 +95,10 @@ fn it_replaces_the_one_in_a_file() -> TestResult {
 fn what_does_not_fit_is_refused() -> TestResult {
     let unet = golden(MODEL).join("unet/diffusion_pytorch_model.safetensors");
     for (vae, problem) in [
-        (golden("variants/vae_three_levels"), "expected an autoencoder for this model, with 4 channels of latents, found 3"),
+        (
+            golden("variants/vae_three_levels"),
+            "expected an autoencoder for this model, with 4 channels of latents, found 3",
+        ),
         (unet, "expected an autoencoder of diffusers (AutoencoderKL) or latent diffusion"),
         (golden("none.safetensors"), "no such file, expected an autoencoder"),
     ] {

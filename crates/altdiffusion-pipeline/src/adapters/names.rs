@@ -258,8 +258,7 @@ mod tests {
 
     #[test]
     fn other_names_are_none() {
-        for name in
-            ["", ".alpha", "weight", "lora_unet_x.oft_diag", "lora_te_.lora_up.weight", "difference"]
+        for name in ["", ".alpha", "weight", "lora_unet_x.oft_diag", "lora_te_.lora_up.weight", "difference"]
         {
             assert_eq!(parse(name), None, "{name}");
         }

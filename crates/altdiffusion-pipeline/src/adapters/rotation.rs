@@ -36,8 +36,10 @@ impl Rotation {
                 (count, size)
             }
             [_, _, _, _] => {
-                return Err("found BOFT, whose blocks are mixed: expected OFT, with blocks of three dimensions"
-                    .to_owned());
+                return Err(
+                    "found BOFT, whose blocks are mixed: expected OFT, with blocks of three dimensions"
+                        .to_owned(),
+                );
             }
             ref found => {
                 return Err(format!(
