@@ -133,7 +133,7 @@ fn desk() -> TestResult<TempDir> {
     let desk = tempfile::tempdir()?;
     let at = |name: &str| desk.path().join(name);
     fs::create_dir(at("photos"))?;
-    for (name, red) in [("cat.png", 250), ("photos/1.jpg", 200), ("photos/2.jpg", 20)] {
+    for (name, red) in [("cat.png", 250), ("sunset.jpg", 220), ("photos/1.jpg", 200), ("photos/2.jpg", 20)] {
         RgbImage::from_fn(80, 64, |x, y| Rgb([red, x as u8, y as u8])).save(at(name))?;
     }
     fs::write(at("captions.txt"), "一只猫\na dog\n")?;
@@ -185,9 +185,13 @@ fn commands_are_understood() -> TestResult {
     let program = Path::new(env!("CARGO_BIN_EXE_altdiffusion"));
     let mut path = std::ffi::OsString::from(program.parent().ok_or("the program is in no folder")?);
     path.push(":/usr/bin:/bin");
-    // The command that writes files for others comes first.
+    // Commands that write files for others come first.
     let mut commands = commands()?;
-    commands.insert(0, "altdiffusion generate 一只猫 --steps 1".to_owned());
+    let first = [
+        "altdiffusion generate 一只猫 --steps 1",
+        "altdiffusion embed --images photos --output photos.safetensors",
+    ];
+    commands.splice(0..0, first.map(str::to_owned));
     let mut wrong = Vec::new();
     for command in &commands {
         let template = altdiffusion(desk.path());

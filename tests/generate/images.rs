@@ -18,9 +18,9 @@ const TOLERANCE: f64 = 1e-4;
 fn a_prompt_is_enough() -> TestResult {
     let directory = tempfile::tempdir()?;
     let printed = succeeded(&run(directory.path(), &["generate", "一只猫"])?);
-    assert!(printed.starts_with("out.png: 64 × 64 pixels, seed "), "{printed}");
+    assert!(printed.starts_with("out.png: 256 × 256 pixels, seed "), "{printed}");
     assert_eq!(printed.lines().count(), 1, "{printed}");
-    assert_eq!(image(&directory.path().join("out.png"))?.dimensions(), (64, 64));
+    assert_eq!(image(&directory.path().join("out.png"))?.dimensions(), (256, 256));
     assert_eq!(fs::read_dir(directory.path())?.count(), 1);
     Ok(())
 }

@@ -45,10 +45,10 @@ fn every_line_is_drawn_as_it_would_be_alone() -> TestResult {
     assert_eq!(
         printed.lines().collect::<Vec<_>>(),
         [
-            "out/0003.png: 64 × 64 pixels, seed 7",
-            "out/fruit/apple.webp: 64 × 64 pixels, seed 3",
-            "out/0005-1.png: 64 × 64 pixels, seed 7",
-            "out/0005-2.png: 64 × 64 pixels, seed 8",
+            "out/0003.png: 256 × 256 pixels, seed 7",
+            "out/fruit/apple.webp: 256 × 256 pixels, seed 3",
+            "out/0005-1.png: 256 × 256 pixels, seed 7",
+            "out/0005-2.png: 256 × 256 pixels, seed 8",
             "out: 3 drawn, 0 drawn before, 0 failed",
         ]
     );
@@ -82,7 +82,7 @@ fn a_second_run_draws_what_is_not_there() -> TestResult {
     fs::write(root.join("out/0003.png"), b"half of an image")?;
     let printed = succeeded(&draw(root, &["--seed", "9"])?);
     assert!(printed.ends_with("out: 2 drawn, 1 drawn before, 0 failed\n"), "{printed}");
-    assert!(printed.starts_with("out/0003.png: 64 × 64 pixels, seed 9\n"), "{printed}");
+    assert!(printed.starts_with("out/0003.png: 256 × 256 pixels, seed 9\n"), "{printed}");
     assert_eq!(bytes("fruit/apple.webp")?, before[3]);
 
     // Other settings give another image.

@@ -12,7 +12,10 @@ use crate::server::{Served, decoded, encoded};
 /// What `altdiffusion generate` draws.
 fn generated(directory: &Path, arguments: &[&str]) -> TestResult<Vec<u8>> {
     let output = directory.join("expected.png");
-    let options = ["--output", "expected.png", "--device", "cpu"];
+    let mut options = vec!["--output", "expected.png", "--device", "cpu"];
+    if !arguments.contains(&"--scale") {
+        options.extend(["--scale", "1"]);
+    }
     succeeded(&run(directory, &[&["generate"], arguments, &options].concat())?);
     Ok(std::fs::read(output)?)
 }
@@ -195,7 +198,7 @@ fn models_are_listed() -> TestResult {
     let model = &list["data"][0];
     assert_eq!((&list["object"], &model["id"]), (&json!("list"), &json!("emoji")));
     assert_eq!(model["capabilities"], json!(["images", "hidden_states", "embeddings"]));
-    assert_eq!(model["defaults"], json!({ "steps": 20, "guidance_scale": 2.25, "width": 64, "height": 64 }));
+    assert_eq!(model["defaults"], json!({ "steps": 6, "guidance_scale": 2.0, "width": 64, "height": 64 }));
     assert_eq!(served.get("/v1/models/emoji")?.json()?["id"], "emoji");
     assert_eq!(served.get("/v1/models/BAAI/none")?.status, 404);
     Ok(())

@@ -243,7 +243,7 @@ fn words_of_a_folder_are_words_in_prompts() -> TestResult {
     };
     let (drawn, record) = draw("a photo of my-cat")?;
     assert!(record.contains("Embedding 0: "), "{record}");
-    let arguments = "generate --embedding words/my-cat.safetensors --prompt-weights --steps 2 --guidance-scale 2 \
+    let arguments = "generate --embedding words/my-cat.safetensors --prompt-weights --scale 1 --steps 2 --guidance-scale 2 \
                      --seed 3 --output a.png";
     let arguments: Vec<&str> = arguments.split(' ').chain(["a photo of my-cat"]).collect();
     succeeded(&run(directory.path(), &arguments)?);

@@ -102,13 +102,13 @@ pub struct Generate {
 
     /// Denoising steps. More are better, and take longer.
     ///
-    /// By default 50, and 20 for the model inside this program.
+    /// By default 50, and 6 for the model inside this program.
     #[arg(long, aliases = ["num-inference-steps", "sampling-steps"], value_name = "N", value_parser = option_values::count, allow_negative_numbers = true)]
     pub(super) steps: Option<usize>,
 
     /// How closely to follow the prompt; 1 or less means no guidance.
     ///
-    /// Without guidance, an image takes half the time. By default 7.5, and 2.25 for the model inside this program. High
+    /// Without guidance, an image takes half the time. By default 7.5, and 2 for the model inside this program. High
     /// values make harsh images.
     #[arg(long, aliases = ["cfg-scale", "cfg", "guidance"], value_name = "X", value_parser = option_values::finite, allow_negative_numbers = true)]
     pub(super) guidance_scale: Option<f64>,

@@ -221,9 +221,9 @@ class Pipeline:
         Args:
             prompt: one or several texts.
             height, width: in pixels, multiples of 8. By default what the model was trained on.
-            num_inference_steps: denoising steps, 50 by default, and 20 for the model inside the package. `steps` is the
+            num_inference_steps: denoising steps, 50 by default, and 6 for the model inside the package. `steps` is the
                 same.
-            guidance_scale: how far to follow the prompt: 7.5 by default, and 2.25 for the model inside the package.
+            guidance_scale: how far to follow the prompt: 7.5 by default, and 2 for the model inside the package.
             negative_prompt: what to keep out: one text, or one for each prompt.
             num_images_per_prompt: 1 by default.
             seed: of the noise. The image is the one that diffusers draws with

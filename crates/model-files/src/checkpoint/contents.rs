@@ -23,6 +23,8 @@ pub(super) struct Contents {
     name_in_file: Option<NameInFile>,
     /// The weights to give in int8 too, by the names that a model asks for.
     pub int8: Option<ChosenNames>,
+    /// Whether weights are never given as blocks.
+    is_unpacked: bool,
     /// What the channels of these weights' inputs are multiplied by where they are rounded to int8, by the names that a
     /// model asks for.
     smoothing: Smoothing,
@@ -53,6 +55,7 @@ impl Contents {
             tables,
             name_in_file: None,
             int8: None,
+            is_unpacked: false,
             smoothing: Arc::default(),
             origins: BTreeMap::new(),
         }
@@ -72,6 +75,11 @@ impl Contents {
     /// The same tensors, of which those that `chosen` accepts are also given in int8.
     pub(super) fn in_int8(&self, chosen: ChosenNames) -> Self {
         Self { int8: Some(chosen), ..self.same() }
+    }
+
+    /// The same tensors, but never as blocks.
+    pub(super) fn unpacked(&self) -> Self {
+        Self { is_unpacked: true, ..self.same() }
     }
 
     /// The same tensors, with these factors for the inputs of those that are rounded to int8.
@@ -96,6 +104,7 @@ impl Contents {
             tables,
             name_in_file: None,
             int8: self.int8.clone(),
+            is_unpacked: self.is_unpacked,
             smoothing: self.smoothing.clone(),
             origins: self.origins.clone(),
         }
@@ -196,8 +205,8 @@ impl Contents {
         let located = self.find(weight)?;
         let [_, row @ ..] = located.tensor.shape.as_slice() else { return None };
         let is_in_rows = element_count(row).and_then(|row| kind.bytes_of(row)).is_some();
-        (located.tensor.dtype == ElementType::Quantized(kind) && is_in_rows)
-            .then_some((kind, weight, located))
+        let is_given = !self.is_unpacked && located.tensor.dtype == ElementType::Quantized(kind);
+        (is_given && is_in_rows).then_some((kind, weight, located))
     }
 
     /// The weight of which `name` asks for a tensor in int8, with its name, if it exists and is given so: because it

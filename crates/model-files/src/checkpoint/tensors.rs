@@ -53,6 +53,7 @@ impl Checkpoint {
     /// Like [`Checkpoint::open`].
     pub fn open_file(source: &ModelSource, relative: &str) -> Result<Self> {
         let checkpoint = Self::from_source(source, relative)?;
+        let checkpoint = if source.is_unpacked() { checkpoint.unpacked() } else { checkpoint };
         let checkpoint = if source.is_in_int8() {
             checkpoint.in_int8(|name| !is_sensitive_to_int8(name))
         } else {
@@ -139,6 +140,12 @@ impl Checkpoint {
     pub fn in_int8(&self, chosen: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         let contents = self.contents.in_int8(Arc::new(chosen));
         Self { contents: Arc::new(contents), watched: self.watched.clone() }
+    }
+
+    /// The same tensors, but layers get quantized weights as numbers only, never as blocks.
+    #[must_use]
+    pub fn unpacked(&self) -> Self {
+        Self { contents: Arc::new(self.contents.unpacked()), watched: self.watched.clone() }
     }
 
     /// The same tensors, with factors for the weights that are rounded to int8, by the names that a model asks for: what

@@ -32,6 +32,7 @@ pub struct ModelSource {
     survey: Option<Survey>,
     variant: Option<String>,
     is_in_int8: bool,
+    is_unpacked: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -89,7 +90,7 @@ impl ModelSource {
     }
 
     fn of(kind: Kind) -> Self {
-        Self { kind, survey: None, variant: None, is_in_int8: false }
+        Self { kind, survey: None, variant: None, is_in_int8: false, is_unpacked: false }
     }
 
     /// The same model, but loading reads no weights: `survey` records what it asks for.
@@ -124,6 +125,13 @@ impl ModelSource {
         Self { is_in_int8: arithmetic == Arithmetic::Int8, ..self.clone() }
     }
 
+    /// The same model, whose quantized weights are unpacked when they are read, for a model so small that its memory does
+    /// not matter: layers need not unpack them in each pass then.
+    #[must_use]
+    pub fn unpacked(&self) -> Self {
+        Self { is_unpacked: true, ..self.clone() }
+    }
+
     /// The repository on the hub, if it is one.
     #[cfg(feature = "hub")]
     pub(crate) fn repository(&self) -> Option<&HubRepository> {
@@ -149,6 +157,10 @@ impl ModelSource {
     /// Whether its linear layers compute in int8.
     pub fn is_in_int8(&self) -> bool {
         self.is_in_int8
+    }
+
+    pub(crate) fn is_unpacked(&self) -> bool {
+        self.is_unpacked
     }
 
     pub(crate) fn survey(&self) -> Option<&Survey> {
