@@ -189,7 +189,7 @@ fn commands_are_understood() -> TestResult {
     let mut commands = commands()?;
     let first = [
         "altdiffusion generate 一只猫 --steps 1",
-        "altdiffusion embed --images photos --output photos.safetensors",
+        "altdiffusion embed --image photos --output photos.safetensors",
     ];
     commands.splice(0..0, first.map(str::to_owned));
     let mut wrong = Vec::new();

@@ -65,7 +65,7 @@ impl Generate {
             timings: _,
             prompt_weights,
             clip_skip,
-            scale,
+            scale: _,
             panorama,
             vae_tiling,
             no_safety_checker,
@@ -93,7 +93,7 @@ impl Generate {
         fields.add_flag("Prompt weights", *prompt_weights);
         fields.add_some("Panorama", panorama.map(side));
         fields.add_some("VAE tiling", vae_tiling.map(side));
-        fields.add_some("Scale", *scale);
+        fields.add_some("Scale", Some(self.enlargement()).filter(|scale| *scale > 1));
         fields.add_some("Safety checker", no_safety_checker.then_some("False"));
         if let Some(path) = initial_latents {
             add_file(&mut fields, "Initial latents", path)?;

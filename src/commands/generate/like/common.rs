@@ -56,6 +56,10 @@ impl ImageOptions<'_> {
         if let Some(rng) = fields.take("RNG") {
             self.value("RNG", "rng", &rng);
         }
+        // Our images say so if they are enlarged, and a model's default may be to do that.
+        if is_ours && fields.get("Scale").is_none() {
+            self.value("Scale", "scale", "1");
+        }
         for (field, option) in VALUES {
             if let Some(value) = fields.take(field) {
                 self.value(field, option, &value);
