@@ -113,6 +113,26 @@ impl PixelShuffleUpscaler {
         Ok(to_channels_first(&enlarged)?.to_dtype(pixels.dtype())?)
     }
 
+    /// Like [`forward`](Self::forward), for whole images: beyond their edges are the pixels of the edges, not the zeros of a
+    /// convolution, which would show.
+    ///
+    /// # Errors
+    /// Like [`forward`](Self::forward).
+    pub fn enlarge(&self, pixels: &Tensor) -> Result<Tensor> {
+        let factor = self.config.scale_factor;
+        // As far as an output pixel sees.
+        let margin = self.convs.len() + 2;
+        let mut padded = pixels.clone();
+        for side in [2, 3] {
+            padded = padded.pad_with_same(side, margin, margin)?;
+        }
+        let mut enlarged = self.forward(&padded)?;
+        for side in [2, 3] {
+            enlarged = enlarged.narrow(side, margin * factor, pixels.dim(side)? * factor)?;
+        }
+        Ok(enlarged.contiguous()?)
+    }
+
     /// Like [`forward`](Self::forward), channels-last on both sides and in [`compute_dtype`].
     ///
     /// # Errors

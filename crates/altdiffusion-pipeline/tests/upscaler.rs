@@ -84,7 +84,7 @@ fn drawn_images_are_enlarged_by_the_models_upscaler() -> TestResult {
     let upscaler = pipeline.upscaler()?.ok_or("the model has no upscaler")?;
     let values: Vec<f32> = small.as_raw().iter().map(|&byte| f32::from(byte) / 127.5 - 1.0).collect();
     let pixels = candle_core::Tensor::from_vec(values, (1, 16, 24, 3), &Device::Cpu)?;
-    let expected = to_images(&upscaler.forward(&pixels.permute((0, 3, 1, 2))?.contiguous()?)?)?;
+    let expected = to_images(&upscaler.enlarge(&pixels.permute((0, 3, 1, 2))?.contiguous()?)?)?;
     assert_eq!(large.dimensions(), (96, 64));
     let difference = |a: &u8, b: &u8| a.abs_diff(*b);
     let largest = large.as_raw().iter().zip(expected[0].as_raw()).map(|(a, b)| difference(a, b)).max();
@@ -93,6 +93,16 @@ fn drawn_images_are_enlarged_by_the_models_upscaler() -> TestResult {
     // Other factors come from there.
     let twice = &pipeline.generate(&options().scale(2))?.images[0];
     assert_eq!(*twice, imageops::resize(large, 48, 32, FilterType::Lanczos3));
+    Ok(())
+}
+
+/// The edges of an image are computed as if it went on: a part of one colour gives the same wherever it is cut.
+#[test]
+fn edges_are_as_within_an_image() -> TestResult {
+    let upscaler = load("four");
+    let pixels = |side: usize| candle_core::Tensor::full(0.5f32, (1, 3, side, side), &Device::Cpu);
+    let within = upscaler.forward(&pixels(24)?)?.narrow(2, 32, 32)?.narrow(3, 32, 32)?;
+    assert_close("edges", &upscaler.enlarge(&pixels(8)?)?, &within, MODULE_TOLERANCE);
     Ok(())
 }
 

@@ -170,7 +170,7 @@ impl ContactSheet {
             // The sides of the sheet fit u32, and so does this.
             let corner = (left as u32, (top - self.line()) as u32);
             if !captions.draw(&mut sheet, caption, corner, room as u32) {
-                tracing::warn!("no system font can draw {caption:?}, so the sheet omits it");
+                tracing::warn!("no system font can draw \"{caption}\", so the sheet omits it");
             }
         }
         sheet

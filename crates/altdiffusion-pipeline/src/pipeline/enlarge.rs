@@ -27,7 +27,7 @@ impl AltDiffusion {
             let enlarged = match &upscaler {
                 Some(upscaler) => {
                     let pixels = image_input::colours(&image)?.affine(2.0, -1.0)?;
-                    let pixels = upscaler.forward(&pixels.to_device(&self.device)?)?;
+                    let pixels = upscaler.enlarge(&pixels.to_device(&self.device)?)?;
                     to_images(&pixels)?.into_iter().next().unwrap_or(image)
                 }
                 None => image,
