@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """Gives the whole program damaged files and odd options, with limits on time, memory, lines and leftovers.
 
-    scripts/campaigns/command.py --minutes 60 [--seed N] [KIND …]
+    scripts/campaigns/command.py --minutes 60 [--jobs 2] [--seed N] [KIND …]
 
 Every run is repeatable: a fault names the kind and the seed, and `--seed N --count 1 KIND` makes the same input again.
 """
 
 import argparse
+import functools
+import itertools
+import multiprocessing
 import random
 import resource
 import shutil
@@ -16,20 +19,24 @@ from pathlib import Path
 
 from common import GOLDEN, MEMORY_BESIDE_FILES, ROOT, Table, leftovers, limit, run
 from mutate import TEXTS, bytes_changed, text_changed
+from mutate_inside import inside_changed
 
 PICTURES = GOLDEN / "image_processor/pictures"
 # What the program itself, its own model and its threads take.
 MEMORY_OF_PROGRAM = 192 << 20
 ADDRESS_SPACE = 4 << 30
+SHARED = Path("/dev/shm")
 
 
+@functools.cache
 def files(folder, *endings):
     return sorted(path for path in Path(folder).rglob("*") if path.suffix in endings and path.stat().st_size < 1 << 20)
 
 
 def changed(source, to, dice):
     text = source.suffix in (".json", ".jsonl", ".csv", ".tsv", ".toml", ".txt")
-    to.write_bytes((text_changed if text else bytes_changed)(source.read_bytes(), dice))
+    change = text_changed if text else dice.choice([bytes_changed, inside_changed])
+    to.write_bytes(change(source.read_bytes(), dice))
     return to
 
 
@@ -132,9 +139,12 @@ def options(folder, dice):
 KINDS = [image, config, weights, tokenizer, checkpoint, data, index, settings, prompt, options]
 
 
-def attempt(kind, seed, table):
+def attempt(task):
+    """Makes an input and gives it to the program. Returns what the table takes."""
+    kind, seed = task
     dice = random.Random(f"{kind.__name__} {seed}")
-    with tempfile.TemporaryDirectory(prefix="campaign-") as name:
+    # Small files that live for a moment go to memory.
+    with tempfile.TemporaryDirectory(prefix="campaign-", dir=SHARED if SHARED.is_dir() else None) as name:
         folder = Path(name)
         arguments = kind(folder, dice)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -144,22 +154,39 @@ def attempt(kind, seed, table):
         faults = ended.faults(most)
         faults += [f"leftover {path.name}" for path in leftovers(folder)]
         shown = " ".join(str(argument) for argument in arguments)
-        table.add(kind.__name__, ended.code == 0, faults, f"--seed {seed} --count 1: {shown[:200]!r}")
+        return kind.__name__, ended.code == 0, faults, f"--seed {seed} --count 1: {shown[:200]!r}"
+
+
+def tasks(kinds, first, count, end):
+    """Every kind with one seed after another, so many or until a time."""
+    for seed in itertools.count(first):
+        if seed - first >= count if count else time.monotonic() > end:
+            return
+        yield from ((kind, seed) for kind in kinds)
 
 
 def main():
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--minutes", type=float, default=60)
-    options.add_argument("--count", type=int, help="runs per kind, instead of a time")
-    options.add_argument("--seed", type=int, default=0, help="of the first run of each kind")
-    options.add_argument("kinds", nargs="*", metavar="KIND", help=", ".join(kind.__name__ for kind in KINDS))
-    asked = options.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--count", type=int, help="runs per kind, instead of a time")
+    parser.add_argument("--seed", type=int, default=0, help="of the first run of each kind")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once")
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=", ".join(kind.__name__ for kind in KINDS))
+    asked = parser.parse_args()
     chosen = [kind for kind in KINDS if not asked.kinds or kind.__name__ in asked.kinds]
-    table, end, seed = Table("Damaged files and odd options, through the whole program"), time.monotonic() + 60 * asked.minutes, asked.seed
-    while (seed - asked.seed < asked.count) if asked.count else (time.monotonic() < end):
-        for kind in chosen:
-            attempt(kind, seed, table)
-        seed += 1
+    table, end = Table("Damaged files and odd options, through the whole program"), time.monotonic() + 60 * asked.minutes
+    # A pool would take all tasks at once, which end with the time only if they are taken one after the other.
+    free = multiprocessing.Semaphore(2 * asked.jobs)
+
+    def given():
+        for task in tasks(chosen, asked.seed, asked.count, end):
+            free.acquire()
+            yield task
+
+    with multiprocessing.Pool(asked.jobs) as pool:
+        for outcome in pool.imap_unordered(attempt, given()):
+            free.release()
+            table.add(*outcome)
     table.finish()
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 import resource
+import select
 import shutil
 import signal
 import subprocess
@@ -78,17 +79,16 @@ def run(arguments, folder, seconds=SECONDS, before=None, executable=None, **vari
             [executable or program(), *map(str, arguments)], cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
             env=environment(**variables), preexec_fn=before, start_new_session=True,
         )
-        code = None
-        while True:
-            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-            if pid:
-                code = os.waitstatus_to_exitcode(status)
-                break
-            if time.monotonic() - start > seconds:
+        code, ended = None, os.pidfd_open(process.pid)
+        try:
+            if not select.select([ended], [], [], seconds)[0]:
                 os.killpg(process.pid, signal.SIGKILL)
                 usage = os.wait4(process.pid, 0)[2]
-                break
-            time.sleep(0.002)
+            else:
+                _, status, usage = os.wait4(process.pid, 0)
+                code = os.waitstatus_to_exitcode(status)
+        finally:
+            os.close(ended)
         process.returncode = code if code is not None else -9
         for stream in (out, err):
             stream.seek(0)

@@ -49,7 +49,7 @@ class Connection(asyncio.Protocol):
     """A connection, with one request at a time."""
 
     def __init__(self):
-        self.buffer, self.waiting, self.first, self.transport = bytearray(), None, None, None
+        self.buffer, self.waiting, self.first, self.transport, self.error = bytearray(), None, None, None, None
         self._forget()
 
     def _forget(self):
@@ -80,7 +80,7 @@ class Connection(asyncio.Protocol):
             self.waiting.set_result((self.status, bytes(self.buffer[self.body_at :])))
 
     def connection_lost(self, error):
-        self.transport = None
+        self.transport, self.error = None, error
         if self.waiting and not self.waiting.done():
             self.waiting.set_result((LOST, b""))
 

@@ -94,18 +94,25 @@ KINDS = (
 
 async def soak(program, minutes):
     """A client for each kind of request, and one that leaves in mid-picture."""
-    requests, counts, points = Requests(), Counter(), []
+    requests, counts, points, lost = Requests(), Counter(), [], []
     with RunningServer(program) as server:
         start = time.perf_counter()
         end = start + 60 * minutes
 
         async def client(kind):
             connection = await connect(server.address)
+            answered = time.perf_counter()
             while time.perf_counter() < end:
-                status, _ = await connection.ask(getattr(requests, kind)())
+                request, asked = getattr(requests, kind)(), time.perf_counter()
+                status, _ = await connection.ask(request)
                 counts[kind, status] += 1
                 if status == LOST:
+                    lost.append({
+                        "request": request.split(b"\r\n", 1)[0].decode(), "minute": (asked - start) / 60, "idle_before": asked - answered,
+                        "waited": time.perf_counter() - asked, "error": repr(connection.error), "received": len(connection.buffer),
+                    })
                     connection = await connect(server.address)
+                answered = time.perf_counter()
                 await asyncio.sleep(requests.dice.uniform(0, 0.1))
             connection.vanish()
 
@@ -129,7 +136,7 @@ async def soak(program, minutes):
     return {
         "minutes": minutes, "requests": sum(counts.values()),
         "statuses": {f"{kind} {status}": count for (kind, status), count in sorted(counts.items())},
-        "others_than_200": {f"{kind} {status}": count for (kind, status), count in sorted(counts.items()) if status != 200},
+        "lost": lost, "others_than_200": {f"{kind} {status}": count for (kind, status), count in sorted(counts.items()) if status != 200},
         "memory_after_a_quarter": settled[0][1], "memory_most": max(memory for _, memory in settled), "memory_last": settled[-1][1],
         "bytes_an_hour": slope(settled), "points": points,
     }

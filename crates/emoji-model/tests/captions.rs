@@ -6,7 +6,7 @@ use altclip_encoder::tokenizer::Tokenizer;
 use altclip_training::Batch;
 use altclip_training::text_rows::TextRows;
 use common::{CONCEPTS, prepared};
-use emoji_model::captions::{CaptionSampler, TeacherTexts, Translations, evaluation_prompts};
+use emoji_model::captions::{CaptionSampler, ImageCaptions, TeacherTexts, Translations, evaluation_prompts};
 use emoji_model::tokenizer::train_unigram;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -119,4 +119,32 @@ fn translations_have_the_vectors_of_english_words() {
     // The keywords 宠物 and "pet, animal" have no order: each Chinese one gets the mean of the English ones.
     assert_eq!(target("宠物"), Some((row_of("animal") + row_of("pet")) / 2.0));
     assert_eq!(target("pet"), Some(row_of("pet")));
+}
+
+#[test]
+fn few_captions_are_of_people_in_a_skin_tone() {
+    let (_folder, dataset) = prepared();
+    let sampler = CaptionSampler::new(&dataset);
+    let languages = ["en".to_owned()];
+    let concepts = |rows: std::ops::Range<u32>| -> Vec<(usize, Vec<u32>)> {
+        rows.map(|row| (row as usize % CONCEPTS, vec![row])).collect()
+    };
+    let (images, toned, styles) = (concepts(0..40), concepts(40..80), vec![String::new(); 80]);
+    let source = |toned| ImageCaptions {
+        captions: &sampler,
+        languages: &languages,
+        images: &images,
+        toned,
+        styles: &styles,
+    };
+    let (texts, mut rows) = source(&toned).draw(&mut Batch::new(1, 0), 40).unwrap();
+    assert_eq!((texts.len(), rows.len()), (40, 40));
+    assert_eq!(rows.iter().filter(|&&row| row >= 40).count(), 2);
+    rows.sort_unstable();
+    rows.dedup();
+    assert_eq!(rows.len(), 40, "an image was drawn twice");
+    // Where there are none, others take their places.
+    let (_, rows) = source(&[]).draw(&mut Batch::new(1, 0), 40).unwrap();
+    assert!(rows.len() == 40 && rows.iter().all(|&row| row < 40));
+    assert!(source(&[]).draw(&mut Batch::new(1, 0), 41).is_err());
 }

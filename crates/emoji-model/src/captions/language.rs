@@ -45,7 +45,7 @@ pub(super) fn language(code: &str) -> Language {
 }
 
 /// How much more often a language with phrases is drawn than one with bare words: there is more to learn.
-const PHRASED_WEIGHT: f32 = 4.0;
+const PHRASED_WEIGHT: f32 = 8.0;
 
 /// Draws one of these languages, by code; `None` if there are none.
 pub(crate) fn draw_language<'a>(rng: &mut impl Rng, languages: &'a [String]) -> Option<&'a str> {

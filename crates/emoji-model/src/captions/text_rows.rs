@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use altclip_training::text_rows::TextRows;
 use altclip_training::{Batch, Error, Result};
-use rand::RngExt;
 use rand::seq::SliceRandom;
+use rand::{Rng, RngExt};
 
 use super::language::draw_language;
 use super::sampler::CaptionSampler;
@@ -118,6 +118,9 @@ impl TextRows for Translations<'_> {
     }
 }
 
+/// The share of captions of people in a skin tone, which are two in five concepts: each person is there without one, too.
+const TONED_SHARE: f64 = 0.06;
+
 /// Captions of distinct concepts in all languages, each with the index of an image.
 pub struct ImageCaptions<'a> {
     /// Generates the captions.
@@ -126,23 +129,25 @@ pub struct ImageCaptions<'a> {
     pub languages: &'a [String],
     /// For each concept with images, its index and theirs.
     pub images: &'a [(usize, Vec<u32>)],
+    /// Those of people in a skin tone.
+    pub toned: &'a [(usize, Vec<u32>)],
     /// The drawing style of each image.
     pub styles: &'a [String],
 }
 
 impl TextRows for ImageCaptions<'_> {
     fn draw(&self, batch: &mut Batch, count: usize) -> Result<(Vec<String>, Vec<u32>)> {
-        if self.images.len() < count || self.languages.is_empty() {
-            let found = self.images.len();
+        let of_toned = ((count as f64 * TONED_SHARE) as usize).min(self.toned.len());
+        let found = self.images.len() + of_toned;
+        if found < count || self.languages.is_empty() {
             let problem = format!("expected at most one of each of the {found} concepts, found {count}");
             return Err(Error::Setting(format!("batch_size: {problem}")));
         }
         let rng = &mut batch.rng;
-        let mut order: Vec<usize> = (0..self.images.len()).collect();
-        let (chosen, _) = order.partial_shuffle(rng, count);
+        let chosen =
+            [some_of(rng, self.images, count - of_toned), some_of(rng, self.toned, of_toned)].concat();
         let (mut texts, mut rows) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        for &mut chosen in chosen {
-            let Some((concept, images)) = self.images.get(chosen) else { continue };
+        for (concept, images) in chosen {
             let Some(&row) = images.get(rng.random_range(0..images.len().max(1))) else { continue };
             let Some(language) = draw_language(rng, self.languages) else { continue };
             let style = self.styles.get(row as usize).map_or("", String::as_str);
@@ -152,4 +157,10 @@ impl TextRows for ImageCaptions<'_> {
         }
         Ok((texts, rows))
     }
+}
+
+/// So many different ones of these, in any order.
+fn some_of<'a, T>(rng: &mut impl Rng, all: &'a [T], count: usize) -> Vec<&'a T> {
+    let mut order: Vec<&T> = all.iter().collect();
+    order.partial_shuffle(rng, count).0.to_vec()
 }

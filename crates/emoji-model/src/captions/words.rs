@@ -7,8 +7,8 @@ use crate::dataset::{Concept, ConceptLabel, Dataset, fold_case};
 
 /// A keyword shared by more concepts is not specific enough to stand alone.
 const MAX_SHARERS: usize = 8;
-/// The share of captions around a keyword, if a concept has specific ones.
-const KEYWORD_SHARE: f32 = 0.3;
+/// The share of captions around a keyword, if a concept has specific ones: several concepts share most of them.
+const KEYWORD_SHARE: f32 = 0.15;
 /// The share of captions around a second name, if a concept has any.
 const SECOND_NAME_SHARE: f32 = 0.4;
 /// The sum of 1 / sharers from which keywords get their full share.

@@ -139,7 +139,7 @@ impl EncoderStages<'_> {
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let EmojiRecipe { contrastive: stage, languages, seed, .. } = self.recipe;
-        let Corpus { captions, images, owners, styles, .. } = self.corpus;
+        let Corpus { data, captions, images, owners, styles, .. } = self.corpus;
         let device = images.device();
         let run = self.recipe.open_run(self.output, "contrastive")?;
         let vision = ClipVisionTower::new(&model.vision_config, frozen(&model.vision_weights, device))?;
@@ -153,12 +153,15 @@ impl EncoderStages<'_> {
             let concept = images.first().and_then(|&image| owners.get(image))?;
             Some((*concept, images.into_iter().map(|image| image as u32).collect()))
         };
-        let images: Vec<(usize, Vec<u32>)> = of_concept.into_iter().filter_map(with_concept).collect();
+        let (toned, images): (Vec<_>, Vec<_>) =
+            of_concept.into_iter().filter_map(with_concept).partition(|(concept, _): &(usize, Vec<u32>)| {
+                data.concepts().get(*concept).is_some_and(|concept| concept.composition.is_some())
+            });
         let learning = ContrastiveLearning {
             text: &text,
             logit_scale: &logit_scale,
             tokenizer: self.tokenizer,
-            captions: &ImageCaptions { captions, languages, images: &images, styles },
+            captions: &ImageCaptions { captions, languages, images: &images, toned: &toned, styles },
             images: &vectors,
             batch_size: stage.batch_size,
             chunk_size: stage.chunk_size,
