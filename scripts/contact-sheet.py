@@ -20,7 +20,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-SIDE, GAP, LABEL = 64, 4, 40
+SIDE, GAP, LABEL = 96, 4, 40
 ROWS_PER_BLIND_SHEET = 30
 
 
@@ -49,7 +49,7 @@ def sheet(rows: list[list[Image.Image]], group: int) -> Image.Image:
         top = number * (SIDE + GAP)
         pen.text((4, top + SIDE // 2 - 6), str(number + 1), fill="black")
         for column, drawing in enumerate(row):
-            image.paste(drawing.resize((SIDE, SIDE)), (place(column), top))
+            image.paste(drawing.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (place(column), top))
     return image
 
 

@@ -316,6 +316,11 @@ const SECOND_NAMES: &[(&str, &[&str], &[&str])] = &[
     ("🎵", &["music note", "note"], &["音符"]),
 ];
 
+/// Whether an emoji is among those that people ask for first.
+pub(crate) fn is_everyday(emoji: &str) -> bool {
+    SECOND_NAMES.iter().any(|(known, _, _)| *known == emoji)
+}
+
 /// The second names of an emoji in a language.
 pub(super) fn second_names(emoji: &str, language: &str) -> &'static [&'static str] {
     let Some((_, english, chinese)) = SECOND_NAMES.iter().find(|(known, _, _)| *known == emoji) else {

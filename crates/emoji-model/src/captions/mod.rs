@@ -17,6 +17,7 @@ mod text_rows;
 mod traditional;
 mod words;
 
+pub(crate) use everyday::is_everyday;
 pub(crate) use language::draw_language;
 pub use prompts::evaluation_prompts;
 pub use sampler::{Caption, CaptionSampler, DrawnCaption};

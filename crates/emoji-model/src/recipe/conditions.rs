@@ -24,15 +24,15 @@ pub(super) struct CaptionConditioning<'a> {
     pub sides: Vec<Option<Side>>,
 }
 
-/// Couples noise to styles: the concepts drawn once in each of two styles have one on either side.
+/// Couples noise to styles: the concepts drawn in both of two styles have one on either side.
 pub(super) fn style_sides(owners: &[usize], styles: &[String]) -> Vec<Option<Side>> {
     let names: BTreeSet<&String> = styles.iter().collect();
-    let mut drawn: BTreeMap<usize, Vec<&String>> = BTreeMap::new();
+    let mut drawn: BTreeMap<usize, BTreeSet<&String>> = BTreeMap::new();
     for (&owner, style) in owners.iter().zip(styles) {
-        drawn.entry(owner).or_default().push(style);
+        drawn.entry(owner).or_default().insert(style);
     }
     let side = |(owner, style): (&usize, &String)| {
-        let has_both = drawn.get(owner).is_some_and(|own| own.len() == 2 && own[0] != own[1]);
+        let has_both = drawn.get(owner).is_some_and(|own| own.len() == 2);
         let side = if names.first() == Some(&style) { Side::Positive } else { Side::Negative };
         (names.len() == 2 && has_both).then_some(side)
     };
@@ -63,10 +63,12 @@ mod tests {
 
     #[test]
     fn concepts_in_two_styles_have_one_on_either_side() {
-        let styles: Vec<String> = ["noto", "twemoji", "twemoji", "noto", "noto"].map(String::from).into();
-        // Concept 0 has both styles, 1 one of them, and 2 one twice.
-        let sides = style_sides(&[0, 0, 1, 2, 2], &styles);
-        assert_eq!(sides, [Some(Side::Positive), Some(Side::Negative), None, None, None]);
+        let styles: Vec<String> =
+            ["noto", "twemoji", "twemoji", "noto", "noto", "noto"].map(String::from).into();
+        // Concept 0 has both styles, one of them twice, 1 has one, and 2 has one twice.
+        let sides = style_sides(&[0, 0, 1, 2, 2, 0], &styles);
+        let (noto, twemoji) = (Some(Side::Positive), Some(Side::Negative));
+        assert_eq!(sides, [noto, twemoji, None, None, None, noto]);
         let three: Vec<String> = ["noto", "twemoji", "other"].map(String::from).into();
         assert_eq!(style_sides(&[0, 0, 1], &three), [None; 3]);
     }

@@ -3,6 +3,7 @@
 use super::conditions::{CaptionConditioning, style_sides};
 use super::corpus::Corpus;
 use super::settings::EmojiRecipe;
+use crate::captions::is_everyday;
 use crate::dataset::{ENGLISH, LargeImages};
 use crate::error::{Error, Result};
 use crate::export::{TrainedUnet, export_model, scheduler_config, text_encoder_config};
@@ -22,6 +23,9 @@ use altdiffusion_pipeline::vae::AutoencoderKl;
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 use std::path::Path;
+
+/// How often an epoch has the image of a concept that people ask for first; once for the others.
+const EVERYDAY_TIMES: usize = 2;
 
 /// What all diffusion stages share.
 pub(super) struct DiffusionStages<'a> {
@@ -126,7 +130,8 @@ impl DiffusionStages<'_> {
         });
         for (place, (concept, image)) in (0u32..).zip(all) {
             if coverage.includes(concept) && coverage.vendors.contains(&image.vendor) {
-                chosen.push(place);
+                let times = if is_everyday(&concept.emoji) { EVERYDAY_TIMES } else { 1 };
+                chosen.extend(std::iter::repeat_n(place, times));
             }
         }
         if chosen.is_empty() {
