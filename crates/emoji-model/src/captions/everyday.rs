@@ -4,11 +4,11 @@
 //! 花 every flower. Somebody who types only such a word means the plainest image of it. Each word here becomes a
 //! second name of one concept; everything else in captions is from CLDR.
 
-/// Words by emoji, in English and in Chinese.
+/// Words by emoji, in English and in Chinese, the most frequent first.
 #[rustfmt::skip]
 const SECOND_NAMES: &[(&str, &[&str], &[&str])] = &[
     // People and faces
-    ("😀", &["smiling face", "happy face", "smile", "smiley"], &["笑脸", "开心", "高兴", "大笑"]),
+    ("😀", &["smiley", "happy face", "smile", "smiling face"], &["笑脸", "开心", "高兴", "大笑"]),
     ("😢", &["sad face", "sad"], &["伤心", "难过"]),
     ("😂", &["laughing face"], &["笑哭"]),
     ("❤️", &["heart", "big heart", "love heart"], &["心", "爱心", "红色的心", "红心"]),
@@ -49,7 +49,7 @@ const SECOND_NAMES: &[(&str, &[&str], &[&str])] = &[
     ("🐰", &["bunny"], &["小兔子", "兔脸"]),
     ("🐄", &["dairy cow", "black and white cow"], &["牛", "母牛"]),
     ("🦖", &["dinosaur", "t rex", "trex"], &["恐龙"]),
-    ("🌳", &["tree"], &["树", "大树"]),
+    ("🌳", &["tree", "green tree"], &["树", "大树"]),
     ("🌼", &["flower", "yellow flower", "daisy"], &["花", "花朵", "小花", "黄花", "黄色的花", "雏菊"]),
     ("🌹", &["red rose"], &["玫瑰花", "红玫瑰", "一朵玫瑰"]),
     ("🐱", &["kitten", "kitty face"], &["猫脸", "猫头"]),
@@ -171,13 +171,13 @@ const SECOND_NAMES: &[(&str, &[&str], &[&str])] = &[
     ("🥤", &["soda", "coke"], &["汽水", "可乐"]),
     ("🧋", &["boba", "milk tea"], &["珍珠奶茶"]),
     // Vehicles and places
-    ("🚗", &["car", "red car", "automobile car"], &["车", "小汽车", "轿车", "红色的车", "红色的汽车", "红车", "小车"]),
+    ("🚗", &["car", "red car"], &["车", "汽车", "小汽车", "红色的汽车", "轿车", "红色的车", "红车", "小车"]),
     ("🚒", &["fire truck", "firetruck"], &["救火车"]),
     ("🚚", &["truck"], &["卡车"]),
     ("🚌", &["school bus"], &["公共汽车", "巴士", "大巴"]),
     ("🚲", &["bike", "push bike"], &["单车", "脚踏车"]),
     ("🏍️", &["motorbike"], &["摩托"]),
-    ("✈️", &["plane", "aeroplane", "jet", "passenger plane"], &["客机"]),
+    ("✈️", &["plane", "aeroplane", "jet", "passenger plane"], &["客机", "飞机"]),
     ("⛵", &["boat", "sailing boat"], &["小船", "帆船"]),
     ("🏠", &["home", "little house"], &["家", "屋子", "小房子"]),
     ("🏖️", &["beach"], &["沙滩", "海滩"]),
@@ -193,7 +193,7 @@ const SECOND_NAMES: &[(&str, &[&str], &[&str])] = &[
     ("🏎️", &["race car", "formula one car", "f1 car"], &["赛车"]),
     ("🚓", &["cop car"], &["警车"]),
     ("🚑", &[], &["急救车"]),
-    ("🚂", &["steam train", "steam engine", "train"], &["蒸汽火车", "火车头", "火车"]),
+    ("🚂", &["steam train", "steam engine"], &["蒸汽火车", "火车头", "火车"]),
     ("🚄", &["bullet train"], &["高铁"]),
     ("🚜", &["red tractor"], &["拖拉机"]),
     ("🛵", &["moped", "vespa"], &["电动车"]),
@@ -237,8 +237,8 @@ const SECOND_NAMES: &[(&str, &[&str], &[&str])] = &[
     ("🔪", &["knife"], &["刀"]),
     ("🔫", &["gun"], &["枪"]),
     ("🪙", &["gold coin"], &["金币"]),
-    ("💵", &["money"], &["钱"]),
-    ("💡", &["lightbulb", "bulb", "lamp"], &["灯泡", "电灯"]),
+    ("💵", &["money", "cash"], &["钱", "钞票"]),
+    ("💡", &["light", "lamp", "lightbulb", "bulb"], &["灯泡", "电灯"]),
     ("🔒", &["lock", "padlock"], &["锁", "锁头"]),
     ("🔑", &["golden key"], &["金钥匙"]),
     ("✂️", &["pair of scissors"], &["剪子"]),

@@ -9,8 +9,10 @@ use crate::dataset::{Concept, ConceptLabel, Dataset, fold_case};
 const MAX_SHARERS: usize = 8;
 /// The share of captions around a keyword, if a concept has specific ones: several concepts share most of them.
 const KEYWORD_SHARE: f32 = 0.15;
-/// The share of captions around a second name, if a concept has any.
-const SECOND_NAME_SHARE: f32 = 0.4;
+/// The share of captions around a second name, if a concept has any: people rather type "car" than "automobile".
+const SECOND_NAME_SHARE: f32 = 0.55;
+/// How much rarer each next second name is than the first: the first two as 1.5 to 1.
+const RANK_WEIGHT: f32 = 0.5;
 /// The sum of 1 / sharers from which keywords get their full share.
 const ENOUGH_SPECIFICITY: f32 = 1.0;
 
@@ -80,10 +82,12 @@ fn words(
 
     let name_share = 1.0 - keyword_share - second_share;
     let mut alone = vec![CaptionWord { text: label.name.clone(), is_name: true, weight: name_share }];
-    alone.extend(second_names.iter().map(|name| CaptionWord {
+    let rank_weight = |rank: usize| 1.0 / (1.0 + RANK_WEIGHT * rank as f32);
+    let ranks: f32 = (0..second_names.len()).map(rank_weight).sum();
+    alone.extend(second_names.iter().enumerate().map(|(rank, name)| CaptionWord {
         text: (*name).to_owned(),
         is_name: true,
-        weight: second_share / second_names.len() as f32,
+        weight: second_share * rank_weight(rank) / ranks,
     }));
     alone.extend(
         specific
