@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor, pickle};
+use candle_core::{DType, Device, Tensor, pickle, safetensors};
 use common::{ModelCopy, altdiffusion, failed, golden_model, run, succeeded, tensor, tensors};
 use tempfile::TempDir;
 use test_support::{TestResult, golden, relative_error};
@@ -147,6 +147,47 @@ fn weights_alone_keep_their_names() -> TestResult {
     assert_eq!(contents(Path::new(&file))?, contents(&place.path("model.safetensors"))?);
     let error = place.refused(&["convert", &file, "folders"])?;
     assert!(error.contains("only a part of a model"), "{error}");
+    Ok(())
+}
+
+/// From a folder and from a file of its own, which also holds a tensor of its training, into a file and a folder.
+#[test]
+fn another_autoencoder_takes_the_place_of_the_models() -> TestResult {
+    const OTHER: &str = "alt_diffusion_m18";
+    let place = Place::new()?;
+    let source = golden_model("alt_diffusion")?;
+    let vae = golden_model("alt_diffusion_m18/vae")?;
+    place.convert(&[&golden_model(OTHER)?, "other.safetensors"])?;
+
+    place.convert(&[&source, "one.safetensors", "--vae", &vae])?;
+    let written = contents(&place.path("one.safetensors"))?;
+    let mut own = contents(&place.path("other.safetensors"))?;
+    own.retain(|name, _| name.starts_with("first_stage_model."));
+    assert!(!own.is_empty() && own.iter().all(|(name, tensor)| written.get(name) == Some(tensor)));
+
+    place.convert(&[&source, "folders", "--vae", &vae])?;
+    let there = golden(OTHER);
+    assert_eq!(contents(&place.path("folders").join(VAE))?, contents(&there.join(VAE))?);
+    let config = "vae/config.json";
+    assert_eq!(fs::read(place.path("folders").join(config))?, fs::read(there.join(config))?);
+
+    let mut alone: HashMap<String, Tensor> = tensors(&place.path("other.safetensors"))?
+        .into_iter()
+        .filter_map(|(name, tensor)| Some((name.strip_prefix("first_stage_model.")?.to_owned(), tensor)))
+        .collect();
+    alone.insert("loss.logvar".to_owned(), Tensor::zeros(1, DType::F32, &Device::Cpu)?);
+    safetensors::save(&alone, place.path("alone.safetensors"))?;
+    place.convert(&[&source, "model.safetensors"])?;
+    let arguments = ["model.safetensors", "again", "--config", &source, "--vae", "alone.safetensors"];
+    let printed = place.convert(&arguments)?;
+    assert!(printed.ends_with("1 others left out: first_stage_model.loss.logvar\n"), "{printed}");
+    assert_eq!(contents(&place.path("again").join(VAE))?, contents(&there.join(VAE))?);
+
+    let unet = golden(OTHER).join(UNET).display().to_string();
+    let error = place.refused(&["convert", &source, "x.safetensors", "--vae", &unet])?;
+    assert!(error.contains("--vae: ") && error.contains("expected an autoencoder"), "{error}");
+    let error = place.refused(&["convert", &unet, "x.safetensors", "--vae", &vae])?;
+    assert!(error.contains("--vae: is for a whole model"), "{error}");
     Ok(())
 }
 

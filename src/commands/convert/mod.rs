@@ -105,6 +105,12 @@ pub struct Convert {
     #[arg(long)]
     quantize_autoencoder: bool,
 
+    /// Write another autoencoder in place of the model's own: a file, a directory, or a repository on the hub.
+    ///
+    /// It is named, and has to fit the model, as for `generate --vae`.
+    #[arg(long, value_name = "FILE_OR_DIR_OR_HUB_ID", conflicts_with = "to", hide_short_help = true)]
+    vae: Option<String>,
+
     /// Texts to measure layers with for --dtype int8: a UTF-8 file, one per line. By default a few prompts.
     ///
     /// Texts like those that the model will draw tell best how large its layers' inputs become. The first 256 are used.
@@ -204,6 +210,11 @@ impl Convert {
                 self.source
             );
             ensure!(
+                self.vae.is_none(),
+                "--vae: is for a whole model, found only a part of one in {}",
+                self.source
+            );
+            ensure!(
                 layout == Layout::Safetensors,
                 "OUTPUT {}: expected a file that ends with .safetensors, since {} holds only a part of a model",
                 self.output.display(),
@@ -212,6 +223,9 @@ impl Convert {
             convert_weights(&Checkpoint::from_file(source)?, &self.output, self.dtype, &mut on_tensor)?
         } else {
             let mut parts = self.parts(source)?;
+            if let Some(name) = &self.vae {
+                parts = parts.with_vae(name).context("--vae")?;
+            }
             if self.quantize_autoencoder {
                 ensure!(
                     matches!(self.dtype, Some(NumberType::Quantized(_))),

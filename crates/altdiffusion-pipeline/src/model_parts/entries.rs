@@ -94,11 +94,13 @@ impl ModelParts {
     pub(super) fn entries(&self) -> Result<Entries<'_>> {
         let Some(SingleFile { checkpoint: single, text_encoder_names, has_vae }) = &self.single else {
             let parts = [&self.text_encoder, &self.unet, &self.vae];
+            let (vae, not_of_vae) = vae_in_folder(&self.vae);
+            let problems = parts.iter().flat_map(|part| unreadable(&part.weights));
             return Ok(Entries {
                 text_encoder: in_folder(&self.text_encoder, str::to_owned),
                 unet: in_folder(&self.unet, str::to_owned),
-                vae: in_folder(&self.vae, name_of_today),
-                left_out: parts.iter().flat_map(|part| unreadable(&part.weights)).collect(),
+                vae,
+                left_out: problems.chain(not_of_vae).collect(),
             });
         };
         let unet_names = UNetNames::new(&parse_json(&self.unet.config)?)?;
@@ -107,8 +109,13 @@ impl ModelParts {
             ConditionerConfig::Clip(config) => Some(config.encoder.num_hidden_layers),
             ConditionerConfig::AltDiffusion(_) | ConditionerConfig::Bert(_) => None,
         };
-        let left_out = unreadable(single).collect();
-        let vae = if *has_vae { Vec::new() } else { in_folder(&self.vae, name_of_today) };
+        let mut left_out: Vec<String> = unreadable(single).collect();
+        let mut vae = Vec::new();
+        if !has_vae {
+            let (other, not_of_vae) = vae_in_folder(&self.vae);
+            vae = other;
+            left_out.extend(unreadable(&self.vae.weights).chain(not_of_vae));
+        }
         let mut entries = Entries { text_encoder: Vec::new(), unet: Vec::new(), vae, left_out };
         for stored in single.names() {
             let (part, list, name) = if let Some(name) = stored.strip_prefix(unet_names::PREFIX) {
@@ -174,6 +181,16 @@ pub(super) fn in_folder(part: &PartFiles, name_of_today: impl Fn(&str) -> String
         Some(Entry { checkpoint, source: stored.to_owned(), name: name_of_today(stored), shape })
     };
     checkpoint.names().filter_map(entry).collect()
+}
+
+/// The tensors of an autoencoder that is not the single file's own, and the names of those that are not part of it: a file
+/// of its own may also hold the loss that it was trained with.
+fn vae_in_folder(vae: &PartFiles) -> (Vec<Entry<'_>>, Vec<String>) {
+    let (others, entries): (Vec<_>, Vec<_>) = in_folder(vae, name_of_today)
+        .into_iter()
+        // Only what has a name in diffusers lost the prefix.
+        .partition(|entry| entry.name.starts_with(vae_names::PREFIX));
+    (entries, others.into_iter().map(|entry| entry.name).collect())
 }
 
 /// The tensors that cannot be read, with the reason.
