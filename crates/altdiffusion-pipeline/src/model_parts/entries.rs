@@ -46,7 +46,7 @@ impl ModelParts {
     pub(super) fn single_file_entries(&self) -> Result<(Vec<FileEntry<'_>>, Vec<String>)> {
         let unet_config: UNet2DConditionConfig = parse_json(&self.unet.config)?;
         let unet_names = UNetNames::new(&unet_config)?;
-        let vae_names = VaeNames::new(&parse_json(&self.vae.config)?);
+        let vae_names = VaeNames::new(&parse_json(&self.vae.config)?)?;
         let Entries { text_encoder, unet, vae, mut left_out } = self.entries()?;
         let mut entries = Vec::new();
         let text_encoder_names = match ConditionerConfig::read(&self.text_encoder.config)? {
@@ -104,7 +104,7 @@ impl ModelParts {
             });
         };
         let unet_names = UNetNames::new(&parse_json(&self.unet.config)?)?;
-        let vae_names = VaeNames::new(&parse_json(&self.vae.config)?);
+        let vae_names = VaeNames::new(&parse_json(&self.vae.config)?)?;
         let clip_layers = match ConditionerConfig::read(&self.text_encoder.config)? {
             ConditionerConfig::Clip(config) => Some(config.encoder.num_hidden_layers),
             ConditionerConfig::AltDiffusion(_) | ConditionerConfig::Bert(_) => None,

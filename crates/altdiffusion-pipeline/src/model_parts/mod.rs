@@ -209,7 +209,7 @@ impl ModelParts {
                     Some(config) => config,
                     None => inferred_config(&checkpoint, VAE_CONFIG, &inferred::vae(&checkpoint)?)?,
                 };
-                let names = VaeNames::new(&parse_json(&config)?);
+                let names = VaeNames::new(&parse_json(&config)?)?;
                 let weights = checkpoint.part(vae_names::PREFIX, move |name| {
                     Some(format!("{}{}", vae_names::PREFIX, names.to_ldm(name)?))
                 });

@@ -91,7 +91,7 @@ fn in_file(name: &str, own: &AutoencoderKlConfig) -> Result<PartFiles> {
             inferred_config(&file, VAE_CONFIG, &config)?
         }
     };
-    let names = VaeNames::new(&parse_json(&config)?);
+    let names = VaeNames::new(&parse_json(&config)?)?;
     let to_diffusers = |stored: &str| -> Vec<String> {
         let name = stored.strip_prefix(PREFIX).and_then(|name| names.to_diffusers(name));
         name.into_iter().collect()

@@ -47,7 +47,7 @@ fn unet_names_are_those_of_diffusers() -> TestResult {
 fn vae_names_and_shapes_are_those_of_diffusers() -> TestResult {
     for name in ["vae", "vae_three_levels"] {
         let golden: Golden<AutoencoderKlConfig> = golden(name)?;
-        let names = VaeNames::new(&golden.config);
+        let names = VaeNames::new(&golden.config)?;
         check_names(&golden, |name| names.to_ldm(name), |name| names.to_diffusers(name));
         for (diffusers, _, shape) in &golden.names {
             let here = vae_names::shape_in_diffusers(diffusers, shape);
@@ -308,6 +308,20 @@ fn models_of_stable_diffusion_2_are_told_apart() -> TestResult {
     assert_eq!(sample_size(&tensors)?, Some(PerBlock::Same(64)));
     tensors.push(("v_pred".to_owned(), vec![1]));
     assert_eq!(sample_size(&tensors)?, Some(PerBlock::Same(96)));
+    Ok(())
+}
+
+#[test]
+fn an_autoencoder_without_levels_is_refused() -> TestResult {
+    let parts = || ModelParts::in_folders(&ModelSource::directory(test_support::golden("alt_diffusion")));
+    let place = tempfile::tempdir()?;
+    let path = place.path().join("one.safetensors");
+    let mut damaged = parts()?;
+    damaged.vae.config = FileData::owned("config.json", br#"{"block_out_channels": []}"#.to_vec());
+    let written = damaged.write_single_file(&path, None, &mut |_, _| ControlFlow::Continue(()));
+    let expected = "AutoencoderKL config: `block_out_channels` is []; expected one number per level";
+    let error = written.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(error.starts_with(expected), "{error}");
     Ok(())
 }
 

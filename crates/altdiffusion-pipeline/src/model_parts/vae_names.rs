@@ -5,6 +5,8 @@
 //! them from the lowest. Its attention has 1 × 1 convolutions where diffusers has linear layers.
 
 use super::names::{index, renamed, reversed};
+use crate::Result;
+use crate::config::ConfigCheck;
 use crate::vae::AutoencoderKlConfig;
 
 /// The prefix of the autoencoder's weights in a single file.
@@ -53,8 +55,13 @@ pub(crate) struct VaeNames {
 }
 
 impl VaeNames {
-    pub(super) fn new(config: &AutoencoderKlConfig) -> Self {
-        Self { levels: config.block_out_channels.len() }
+    /// # Errors
+    /// If the configuration has no levels, or more than any model.
+    pub(super) fn new(config: &AutoencoderKlConfig) -> Result<Self> {
+        let check = ConfigCheck { model: "AutoencoderKL" };
+        // Groups matter to layers alone.
+        check.levels("block_out_channels", &config.block_out_channels, 1)?;
+        Ok(Self { levels: config.block_out_channels.len() })
     }
 
     /// Maps a name from diffusers to latent diffusion, both without prefix.
@@ -66,7 +73,7 @@ impl VaeNames {
                 self.level_to_ldm(&format!("encoder.down.{level}"), level, rest)
             }
             ["decoder", "up_blocks", level, rest @ ..] => {
-                let level = self.levels - 1 - self.level(level)?;
+                let level = self.opposite(self.level(level)?)?;
                 self.level_to_ldm(&format!("decoder.up.{level}"), level, rest)
             }
             [half @ ("encoder" | "decoder"), "mid_block", kind, layer, rest @ ..] => {
@@ -106,7 +113,7 @@ impl VaeNames {
             }
             ["decoder", "up", level, rest @ ..] => {
                 let level = self.level(level)?;
-                let block = self.levels - 1 - level;
+                let block = self.opposite(level)?;
                 self.level_to_diffusers(&format!("decoder.up_blocks.{block}"), level, rest)
             }
             [half @ ("encoder" | "decoder"), "mid", block, rest @ ..] => {
@@ -136,6 +143,11 @@ impl VaeNames {
 
     fn level(&self, segment: &str) -> Option<usize> {
         index(segment).filter(|level| *level < self.levels)
+    }
+
+    /// The same level, counted from the other end.
+    fn opposite(&self, level: usize) -> Option<usize> {
+        self.levels.checked_sub(1)?.checked_sub(level)
     }
 }
 
