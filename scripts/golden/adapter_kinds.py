@@ -22,10 +22,12 @@ from lycoris.modules.loha import LohaModule
 from lycoris.modules.lokr import LokrModule
 from lycoris.modules.norms import NormModule
 from peft import (
+    BOFTConfig,
     IA3Config,
     LoHaConfig,
     LoKrConfig,
     LoraConfig,
+    OFTConfig,
     get_peft_model,
     get_peft_model_state_dict,
     inject_adapter_in_model,
@@ -190,7 +192,7 @@ def make_diffusers(output: Path, folder: Path, tensors: dict[str, torch.Tensor])
 
 def fields() -> dict[str, list[str]]:
     """All fields of the PEFT configurations that this project may read."""
-    configs = (LoraConfig, LoHaConfig, LoKrConfig, IA3Config)
+    configs = (LoraConfig, LoHaConfig, LoKrConfig, IA3Config, OFTConfig, BOFTConfig)
     return {
         config().peft_type.value: sorted({field.name for field in dataclasses.fields(config)} | set(config().to_dict()))
         for config in configs

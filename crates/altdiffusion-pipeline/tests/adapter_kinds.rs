@@ -113,6 +113,63 @@ fn the_rotations_of_kohya_are_those_of_lycoris() -> TestResult {
     Ok(())
 }
 
+/// The configuration beside PEFT's OFT says how it turns inputs; here by hand, on the weight itself.
+#[test]
+fn rotations_of_peft_turn_inputs() -> TestResult {
+    let weights =
+        safetensors::load(golden(MODEL).join("unet/diffusion_pytorch_model.safetensors"), &Device::Cpu)?;
+    let weight = weights.get(&format!("{LAYER}.weight")).ok_or("no such layer")?.to_vec2::<f32>()?;
+    let above = [0.5f32, -0.25, 0.0, 2.0];
+    let factors: Vec<f32> = (0..8u8).map(|row| 1.0 + f32::from(row) / 8.0).collect();
+    // What the exact transform of every pair of inputs adds, and BOFT's factors of outputs.
+    let added = |is_rescaled: bool| -> TestResult<Tensor> {
+        let mut added = Vec::new();
+        for (row, factor) in weight.iter().zip(&factors) {
+            let factor = if is_rescaled { *factor } else { 1.0 };
+            for (pair, q) in row.chunks_exact(2).zip(above) {
+                let [first, second] = [pair[0], pair[1]];
+                let (cosine, sine) = ((1.0 - q * q) / (1.0 + q * q), 2.0 * q / (1.0 + q * q));
+                added.push(factor * (cosine * first - sine * second) - first);
+                added.push(factor * (sine * first + cosine * second) - second);
+            }
+        }
+        Ok(Tensor::from_vec(added, (8, 8), &Device::Cpu)?)
+    };
+    let peft = |config: &str, tensors: &[(&str, Tensor)]| -> TestResult<Tensor> {
+        let folder = tempfile::tempdir()?;
+        std::fs::write(folder.path().join("adapter_config.json"), config)?;
+        let named =
+            |(role, tensor): &(&str, Tensor)| (format!("base_model.model.{LAYER}.{role}"), tensor.clone());
+        let tensors: HashMap<String, Tensor> = tensors.iter().map(named).collect();
+        safetensors::save(&tensors, folder.path().join("adapter_model.safetensors"))?;
+        unet_output(&load(open(folder.path())?, 1.0)?)
+    };
+    let expected = |is_rescaled| -> TestResult<Tensor> {
+        let folder = tempfile::tempdir()?;
+        let difference = format!("{KOHYA_LAYER}.diff");
+        unet_output(&load(lora_of(folder.path(), &[(&difference, added(is_rescaled)?)])??, 1.0)?)
+    };
+    let config = r#"{"peft_type": "OFT", "r": 4, "oft_block_size": 0, "use_cayley_neumann": false}"#;
+    let triangles = Tensor::from_slice(&above, (4, 1), &Device::Cpu)?;
+    let found = peft(config, &[("oft_R.weight", triangles)])?;
+    assert!(relative_error(&found, &expected(false)?) <= MODULE_TOLERANCE);
+
+    // BOFT halves what it subtracts.
+    let blocks: Vec<f32> = above.iter().flat_map(|q| [7.0, 2.0 * q, 0.0, -3.0]).collect();
+    let blocks = Tensor::from_vec(blocks, (1, 4, 2, 2), &Device::Cpu)?;
+    let rescale = Tensor::from_slice(&factors, (8, 1), &Device::Cpu)?;
+    let config = r#"{"peft_type": "BOFT", "boft_block_size": 2, "boft_n_butterfly_factor": 1}"#;
+    let found = peft(config, &[("boft_R", blocks), ("boft_s", rescale)])?;
+    assert!(relative_error(&found, &expected(true)?) <= MODULE_TOLERANCE);
+
+    // Without a rotation, the model is unchanged.
+    let plain = unet_output(&load_with(Vec::new(), false)?)?;
+    let config = r#"{"peft_type": "OFT", "r": 4, "use_cayley_neumann": true, "peft_version": "0.21.2"}"#;
+    let zeros = Tensor::zeros((4, 1), DType::F32, &Device::Cpu)?;
+    assert_eq!(relative_error(&peft(config, &[("oft_R.weight", zeros)])?, &plain), 0.0);
+    Ok(())
+}
+
 #[test]
 fn the_order_of_loras_does_not_matter() -> TestResult {
     let all = ["dora_output", "lora", "ia3", "full"].map(|name| kind(&format!("{name}.safetensors")));
@@ -341,8 +398,12 @@ fn adapters_for_other_models_are_named() -> TestResult {
         ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", "for a language model"),
         ("lora_unet_conv_in.oft_diag", "found a diag-OFT under its first name"),
         ("lora_unet_conv_in.oft_blocks", "expected OFT's blocks (count, size, size)"),
-        ("base_model.model.conv_in.oft_R.weight", "found a OFT of PEFT"),
-        ("base_model.model.conv_in.boft_R.default", "found a BOFT"),
+        (
+            "base_model.model.conv_in.oft_R.weight",
+            "found an OFT of PEFT: expected adapter_config.json beside it",
+        ),
+        ("base_model.model.conv_in.oft_r", "found a OFT of an early PEFT"),
+        ("base_model.model.conv_in.boft_R.default", "expected BOFT's factors of outputs, boft_s"),
         ("base_model.model.conv_in.vera_lambda_b", "found a VeRA"),
         ("unet.conv_in.something_else", "found the tensor unet.conv_in.something_else"),
         ("model.diffusion_model.input_blocks.0.0.weight", "found the tensor model.diffusion_model"),

@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
+use super::input_rotation::InputRotation;
 use super::product::Product;
 use super::rotation::Rotation;
 use crate::Result;
@@ -19,6 +20,8 @@ pub(super) enum Change {
     },
     /// OFT: turns the outputs.
     Rotation(Rotation),
+    /// PEFT's OFT or BOFT: turns the inputs.
+    InputRotation(InputRotation),
     /// Adds numbers of the same shape, times a scale.
     Difference { values: Tensor, scale: f64 },
     /// Replaces the weight by one of the same shape.
@@ -75,6 +78,7 @@ impl Change {
                 old.broadcast_mul(&along(&factors, *of, old.rank())?)?
             }
             Self::Rotation(rotation) => (rotation.delta(old)? * strength)?,
+            Self::InputRotation(rotation) => (rotation.delta(old)? * strength)?,
             Self::Difference { values, scale } => {
                 (values.to_device(device)?.reshape(old.shape())? * (scale * strength))?
             }
@@ -119,6 +123,7 @@ impl Change {
                     .then(|| format!("it has {found} factors, where this model has a weight of {shape:?}"))
             }
             Self::Rotation(rotation) => rotation.misfit(shape),
+            Self::InputRotation(rotation) => rotation.misfit(shape),
             Self::Difference { values, .. } | Self::Replacement(values) => {
                 // A 1 × 1 convolution may be stored as a matrix.
                 let fits = values.elem_count() == shape.iter().product::<usize>()

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 
 use super::change::{Change, Magnitude, ScaledProduct, Side, StrengthOf};
+use super::input_rotation::InputRotation;
 use super::names::TensorRole;
 use super::peft_config::{LARGEST_RANK, PeftConfig};
 use super::product::{Factor, LowRank, Product};
@@ -84,6 +85,7 @@ impl LayerTensors {
         let error = |problem: String| Error::content(file, format!("layer {path}: {problem}"));
         let mut changes = LayerChanges::default();
         changes.weight.extend(self.rotation().map_err(error)?.map(Change::Rotation));
+        changes.weight.extend(self.input_rotation(config).map_err(error)?.map(Change::InputRotation));
         if let Some(product) = self.product().map_err(error)? {
             let product_rank = product.rank();
             if product_rank.is_some_and(|rank| rank > LARGEST_RANK) {
@@ -141,6 +143,22 @@ impl LayerTensors {
             None => 0.0,
         };
         Rotation::new(&blocks, limit, self.take(TensorRole::Rescale)).map(Some)
+    }
+
+    /// The rotation of PEFT's OFT or BOFT.
+    fn input_rotation(&mut self, config: Option<&PeftConfig>) -> Problem<Option<InputRotation>> {
+        if let Some(triangles) = self.take(TensorRole::OftTriangles) {
+            let Some(oft) = config.and_then(|config| config.oft) else {
+                return Err("found an OFT of PEFT: expected adapter_config.json beside it, with `peft_type` OFT, which says how \
+                            its numbers turn inputs"
+                    .to_owned());
+            };
+            return InputRotation::oft(&triangles, oft).map(Some);
+        }
+        let Some(blocks) = self.take(TensorRole::BoftBlocks) else { return Ok(None) };
+        let factors =
+            self.need(TensorRole::BoftFactors, "BOFT's factors of outputs, boft_s, beside boft_R")?;
+        InputRotation::boft(&blocks, factors).map(Some)
     }
 
     /// The product to add to the weight, of whichever kind.

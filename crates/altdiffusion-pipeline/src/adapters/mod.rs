@@ -2,6 +2,7 @@
 
 mod adapter_file;
 mod change;
+mod input_rotation;
 mod layer_tensors;
 mod lora;
 mod merge;

@@ -45,6 +45,11 @@ pub(super) enum TensorRole {
     GloraB2,
     /// OFT's blocks.
     OftBlocks,
+    /// The triangles of the blocks of PEFT's OFT.
+    OftTriangles,
+    /// BOFT's blocks, and its factors of outputs.
+    BoftBlocks,
+    BoftFactors,
     /// Factors of what OFT turned.
     Rescale,
     /// (IA)³'s factors, from PEFT.
@@ -77,7 +82,7 @@ impl AdapterName {
 }
 
 /// Endings of names and their roles. The first match wins, so no ending may be the tail of a later one.
-const ENDINGS: [(&str, TensorRole); 46] = [
+const ENDINGS: [(&str, TensorRole); 49] = [
     // PEFT, and diffusers since 0.22.
     (".lora_A.weight", TensorRole::LoraDown),
     (".lora_B.weight", TensorRole::LoraUp),
@@ -87,6 +92,9 @@ const ENDINGS: [(&str, TensorRole); 46] = [
     (".lora_magnitude_vector.weight", TensorRole::MagnitudeVector),
     (".lora_magnitude_vector", TensorRole::MagnitudeVector),
     (".ia3_l", TensorRole::Ia3Factors),
+    (".oft_R.weight", TensorRole::OftTriangles),
+    (".boft_R", TensorRole::BoftBlocks),
+    (".boft_s", TensorRole::BoftFactors),
     // diffusers before 0.22.
     (".lora.down.weight", TensorRole::LoraDown),
     (".lora.up.weight", TensorRole::LoraUp),
@@ -239,6 +247,12 @@ mod tests {
             (format!("lora_unet_{layer}.alpha"), TargetModel::UNet, TensorRole::Alpha),
             (format!("lycoris_{layer}.lokr_w2_a"), TargetModel::Unknown, TensorRole::LokrW2A),
             (format!("oft_unet_{layer}.oft_blocks"), TargetModel::UNet, TensorRole::OftBlocks),
+            (
+                format!("base_model.model.{path}.to_out.0.oft_R.default.weight"),
+                TargetModel::Unknown,
+                TensorRole::OftTriangles,
+            ),
+            (format!("unet.{path}.to_out.0.boft_R.default"), TargetModel::UNet, TensorRole::BoftBlocks),
             (format!("lora_unet_{layer}.a1.weight"), TargetModel::UNet, TensorRole::GloraA1),
             (
                 format!("{path}.to_out.0.modules_to_save.default.weight"),

@@ -22,7 +22,16 @@ const LONGEST_CONFIG: usize = 1 << 24;
 pub(super) const LARGEST_RANK: usize = 1 << 14;
 
 /// The supported values of `peft_type`.
-const KINDS: [&str; 4] = ["LORA", "LOHA", "LOKR", "IA3"];
+const KINDS: [&str; 6] = ["LORA", "LOHA", "LOKR", "IA3", OFT, "BOFT"];
+const OFT: &str = "OFT";
+
+/// The terms of the Cayley-Neumann series of OFT where a configuration does not tell, and the most accepted.
+const USUAL_TERMS: u64 = 5;
+const MOST_TERMS: usize = 64;
+/// The largest norm of COFT where a configuration does not tell.
+const USUAL_LIMIT: f64 = 6e-5;
+/// The first version of PEFT with today's series.
+const VERSION_OF_SERIES: [u64; 2] = [0, 18];
 
 /// How to treat a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +43,8 @@ enum Treatment {
     Refused(&'static str),
 }
 
-/// Every field of PEFT's `LoraConfig`, `LoHaConfig`, `LoKrConfig` and `IA3Config`, up to 0.21.
-const FIELDS: [(&str, Treatment); 54] = {
+/// Every field of PEFT's `LoraConfig`, `LoHaConfig`, `LoKrConfig`, `IA3Config`, `OFTConfig` and `BOFTConfig`, up to 0.21.
+const FIELDS: [(&str, Treatment); 64] = {
     use Treatment::{Harmless, Refused, Used};
     [
         ("peft_type", Used),
@@ -50,6 +59,12 @@ const FIELDS: [(&str, Treatment); 54] = {
         ("modules_to_save", Used),
         ("feedforward_modules", Used),
         ("init_lora_weights", Used),
+        ("block_share", Used),
+        ("coft", Used),
+        ("eps", Used),
+        ("use_cayley_neumann", Used),
+        ("num_cayley_neumann_terms", Used),
+        ("peft_version", Used),
         ("target_modules", Harmless),
         ("exclude_modules", Harmless),
         ("layers_to_transform", Harmless),
@@ -66,8 +81,12 @@ const FIELDS: [(&str, Treatment); 54] = {
         ("use_effective_conv2d", Harmless),
         ("decompose_both", Harmless),
         ("decompose_factor", Harmless),
+        ("oft_block_size", Harmless),
+        ("boft_block_size", Harmless),
+        ("boft_block_num", Harmless),
+        ("boft_n_butterfly_factor", Harmless),
+        ("boft_dropout", Harmless),
         ("task_type", Harmless),
-        ("peft_version", Harmless),
         ("auto_mapping", Harmless),
         ("base_model_name_or_path", Harmless),
         ("revision", Harmless),
@@ -118,6 +137,19 @@ pub(super) struct PeftConfig {
     pub has_whole_weights: bool,
     /// The layers whose inputs (IA)³ multiplies, instead of their outputs.
     feedforward: Patterns<bool>,
+    /// How its numbers turn inputs, if it is an OFT.
+    pub oft: Option<OftConfig>,
+}
+
+/// How PEFT's OFT turns inputs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct OftConfig {
+    /// The terms of the Cayley-Neumann series; without it, the transform is exact.
+    pub terms: Option<usize>,
+    /// COFT's limit: a block's largest norm, times the root of the number of blocks.
+    pub limit: Option<f64>,
+    /// Whether all blocks of a layer are one.
+    pub shares_block: bool,
 }
 
 impl PeftConfig {
@@ -174,10 +206,12 @@ impl PeftConfig {
             let rank_of = |value: &Value| {
                 rank(value).ok_or_else(|| expected("r", &format!("a rank from 1 to {LARGEST_RANK}"), value))
             };
+            let is_oft = field("peft_type").is_some_and(|kind| kind == OFT);
             let alpha = ["lora_alpha", "alpha"].into_iter().find_map(|name| Some((name, field(name)?)));
             Ok(Self {
                 name: name.to_owned(),
-                rank: field("r").map(rank_of).transpose()?,
+                // OFT's is a number of blocks, or 0.
+                rank: field("r").filter(|_| !is_oft).map(rank_of).transpose()?,
                 alpha: alpha.map(|(name, value)| number(name, value)).transpose()?,
                 rank_pattern: Patterns::parse("rank_pattern", &patterns("rank_pattern")?, rank_of)?,
                 alpha_pattern: Patterns::parse("alpha_pattern", &patterns("alpha_pattern")?, |value| {
@@ -188,6 +222,7 @@ impl PeftConfig {
                 has_whole_weights: field("modules_to_save").is_some_and(says_something)
                     || field("bias").is_some_and(|bias| bias != "none"),
                 feedforward: feedforward(field("feedforward_modules"))?,
+                oft: is_oft.then(|| oft(fields)).transpose()?,
             })
         };
         read().map_err(error)
@@ -279,6 +314,52 @@ fn feedforward(value: Option<&Value>) -> std::result::Result<Patterns<bool>, Str
     Patterns::parse(FIELD, &patterns, |_| Ok(true))
 }
 
+/// Reads how OFT turns inputs.
+fn oft(fields: &Map<String, Value>) -> std::result::Result<OftConfig, String> {
+    let field = |field: &str| fields.get(field).filter(|value| !value.is_null());
+    let is_series = match field("use_cayley_neumann") {
+        Some(Value::Bool(is_series)) => *is_series,
+        found => {
+            return Err(expected(
+                "use_cayley_neumann",
+                "true or false, for OFT",
+                found.unwrap_or(&Value::Null),
+            ));
+        }
+    };
+    if is_series && !has_series_of_today(field("peft_version")) {
+        return Err("`use_cayley_neumann` is true in an OFT of PEFT before 0.18, which computed it otherwise: expected \
+                    `peft_version` 0.18 or later"
+            .to_owned());
+    }
+    let terms = || -> std::result::Result<usize, String> {
+        let usual = Value::from(USUAL_TERMS);
+        let found = field("num_cayley_neumann_terms").unwrap_or(&usual);
+        let terms = found.as_u64().and_then(|terms| usize::try_from(terms).ok());
+        terms.filter(|terms| *terms <= MOST_TERMS).ok_or_else(|| {
+            expected("num_cayley_neumann_terms", &format!("a number up to {MOST_TERMS}"), found)
+        })
+    };
+    let limit = || -> std::result::Result<f64, String> {
+        let usual = Value::from(USUAL_LIMIT);
+        let found = field("eps").unwrap_or(&usual);
+        let limit = finite(found).filter(|limit| *limit >= 0.0);
+        limit.ok_or_else(|| expected("eps", "a number, at least 0", found))
+    };
+    Ok(OftConfig {
+        terms: is_series.then(terms).transpose()?,
+        limit: is_true(field("coft")).then(limit).transpose()?,
+        shares_block: is_true(field("block_share")),
+    })
+}
+
+/// Whether a version such as 0.18.0 or 0.18.1.dev0@main has the series that is computed here.
+fn has_series_of_today(version: Option<&Value>) -> bool {
+    let Some(Value::String(version)) = version else { return false };
+    let numbers: Vec<u64> = version.split('.').map_while(|number| number.parse().ok()).take(2).collect();
+    numbers.len() == 2 && numbers.as_slice() >= VERSION_OF_SERIES.as_slice()
+}
+
 fn finite(value: &Value) -> Option<f64> {
     value.as_f64().filter(|number| number.is_finite())
 }
@@ -337,6 +418,42 @@ mod tests {
         stabilized["use_rslora"] = json!(true);
         assert_eq!(read(stabilized)?.scale("a.to_k", Some(4))?, 4.0);
         assert_eq!(read(json!({}))?.scale("a", Some(4))?, 1.0);
+        Ok(())
+    }
+
+    #[test]
+    fn oft_is_computed_as_its_configuration_says() -> std::result::Result<(), Box<dyn std::error::Error>> {
+        let oft = |more: Value| -> std::result::Result<Option<OftConfig>, String> {
+            let mut fields = json!({"peft_type": "OFT", "r": 0, "oft_block_size": 32, "eps": 0.5});
+            for (field, value) in more.as_object().into_iter().flatten() {
+                fields[field] = value.clone();
+            }
+            read(fields).map(|config| config.oft)
+        };
+        let exact = OftConfig { terms: None, limit: None, shares_block: false };
+        assert_eq!(oft(json!({"use_cayley_neumann": false}))?, Some(exact));
+        assert_eq!(
+            oft(json!({"use_cayley_neumann": true, "peft_version": "0.18.0", "block_share": true}))?,
+            Some(OftConfig { terms: Some(5), shares_block: true, ..exact })
+        );
+        let more = json!({
+            "use_cayley_neumann": true, "peft_version": "1.2.dev0@main", "num_cayley_neumann_terms": 3, "coft": true,
+        });
+        assert_eq!(oft(more)?, Some(OftConfig { terms: Some(3), limit: Some(0.5), ..exact }));
+        for (more, problem) in [
+            (json!({}), "`use_cayley_neumann` is null, expected true or false"),
+            (json!({"use_cayley_neumann": true}), "PEFT before 0.18"),
+            (json!({"use_cayley_neumann": true, "peft_version": "0.17.1"}), "PEFT before 0.18"),
+            (
+                json!({"use_cayley_neumann": true, "peft_version": "0.18.0", "num_cayley_neumann_terms": 1000}),
+                "`num_cayley_neumann_terms` is 1000, expected a number up to 64",
+            ),
+            (json!({"use_cayley_neumann": false, "coft": true, "eps": -1}), "`eps` is -1, expected a number"),
+        ] {
+            let error = oft(more).err().unwrap_or_default();
+            assert!(error.contains(problem), "{error}");
+        }
+        assert_eq!(read(json!({"peft_type": "BOFT", "boft_block_size": 4}))?.oft, None);
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use crate::Result;
 
 /// The largest block accepted, since the work grows with the cube; the widest layers of the published models have 10 240
 /// outputs, in several blocks.
-const LARGEST_BLOCK: usize = 1 << 12;
+pub(super) const LARGEST_BLOCK: usize = 1 << 12;
 
 /// A rotation of every block of outputs.
 #[derive(Debug, Clone)]
@@ -101,7 +101,7 @@ impl Rotation {
 
 /// Inverts I + Q in place, with Q antisymmetric. Its pivots are at least 1, since elimination only adds to what is
 /// symmetric in it; so none is searched for.
-fn invert(matrix: &mut [f64], size: usize) {
+pub(super) fn invert(matrix: &mut [f64], size: usize) {
     for place in 0..size {
         let start = place * size;
         let pivot = std::mem::replace(&mut matrix[start + place], 1.0);

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 /// Parts of tensor names by which unsupported kinds of adapters are known.
-const KINDS: [(&str, &str); 19] = [
+const KINDS: [(&str, &str); 18] = [
     ("oft_diag", "diag-OFT under its first name, which programs read in different ways"),
-    (".oft_R", "OFT of PEFT"),
-    (".oft_r", "OFT of PEFT"),
-    (".boft_", "BOFT"),
+    (".oft_r", "OFT of an early PEFT, whose blocks later ones do not read"),
+    (".oft_embedding_R", "OFT of embeddings"),
     (".vera_lambda", "VeRA"),
     (".lora_E", "AdaLoRA"),
     (".lora_diag", "KaSA"),
