@@ -202,3 +202,78 @@ fn files_cut_short_are_refused() {
         }
     }
 }
+
+/// A TIFF of one row of samples with as many channels, of this format and number of bits each.
+fn tiff(order: [u8; 2], kind: u16, format: u16, bits: u16, channels: u16, samples: &[Vec<u8>]) -> Vec<u8> {
+    let short = |number: u16| if order == *b"II" { number.to_le_bytes() } else { number.to_be_bytes() };
+    let long = |number: u32| if order == *b"II" { number.to_le_bytes() } else { number.to_be_bytes() };
+    let data = samples.concat();
+    let width = u16::try_from(samples.len()).unwrap() / channels;
+    let length = u16::try_from(data.len()).unwrap();
+    let tags = [
+        (256, width),
+        (257, 1),
+        (258, bits),
+        (259, 1),
+        (262, kind),
+        (273, 8 + 2 + 10 * 12 + 4),
+        (277, channels),
+        (278, 1),
+        (279, length),
+        (339, format),
+    ];
+    let mut file = order.to_vec();
+    file.extend(short(42));
+    file.extend(long(8));
+    file.extend(short(10));
+    for (tag, value) in tags {
+        file.extend(short(tag));
+        file.extend(short(3));
+        file.extend(long(1));
+        file.extend(short(value));
+        file.extend([0; 2]);
+    }
+    file.extend(long(0));
+    file.extend(data);
+    file
+}
+
+/// As by Pillow, whose conversion of `I` and `F` to RGB cuts numbers off.
+#[test]
+fn grey_of_32_bits_is_cut_off_at_black_and_white() {
+    const WHITE_IS_ZERO: u16 = 0;
+    const BLACK_IS_ZERO: u16 = 1;
+    let bytes = |order: [u8; 2], number: u32| {
+        let number = if order == *b"II" { number.to_le_bytes() } else { number.to_be_bytes() };
+        number.to_vec()
+    };
+    for order in [*b"II", *b"MM"] {
+        let integers = [0, 1, 254, 255, 256, 70_000, u32::MAX, 1 << 31];
+        let integers: Vec<Vec<u8>> = integers.into_iter().map(|number| bytes(order, number)).collect();
+        let floats = [0f32, 0.9, 1.0, 254.9, 255.0, 1e9, -3.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+        let floats: Vec<Vec<u8>> = floats.into_iter().map(|number| bytes(order, number.to_bits())).collect();
+        for (format, samples, expected) in [
+            (1, &integers, &[0u8, 1, 254, 255, 255, 255, 0, 0][..]),
+            (2, &integers, &[0, 1, 254, 255, 255, 255, 0, 0]),
+            (3, &floats, &[0, 0, 1, 254, 255, 255, 0, 0, 255, 0]),
+        ] {
+            let image = decode("wide.tiff", &tiff(order, BLACK_IS_ZERO, format, 32, 1, samples)).unwrap();
+            let found: Vec<u8> = image.to_rgb8().pixels().map(|pixel| pixel.0[0]).collect();
+            assert_eq!(found, expected, "{format}");
+            assert!(image.to_rgb8().pixels().all(|pixel| pixel.0 == [pixel.0[0]; 3]));
+        }
+        for (kind, format, bits, problem) in [
+            (WHITE_IS_ZERO, 3, 32, "floating-point numbers of 32 bits where 0 is white"),
+            (BLACK_IS_ZERO, 2, 16, "signed integers of 16 bits"),
+            (BLACK_IS_ZERO, 3, 64, "floating-point numbers of 64 bits"),
+            (BLACK_IS_ZERO, 3, 16, "floating-point numbers of 16 bits"),
+            (BLACK_IS_ZERO, 1, 64, "unsigned integers of 64 bits"),
+            (BLACK_IS_ZERO, 4, 32, "neither integers nor floating-point numbers of 32 bits"),
+        ] {
+            let samples = vec![vec![0; usize::from(bits) / 8]; 4];
+            let error = decode("wide.tiff", &tiff(order, kind, format, bits, 1, &samples)).err();
+            let error = error.map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.contains(problem) && !error.contains('\n'), "{error}");
+        }
+    }
+}

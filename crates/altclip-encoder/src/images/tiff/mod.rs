@@ -4,18 +4,20 @@
 //! YCbCr as it is, and misreads premultiplied alpha.
 
 mod fax;
+mod wide;
 
 use std::borrow::Cow;
 use std::io::Cursor;
 
 use ::tiff::decoder::{Decoder, Limits};
-use ::tiff::tags::{CompressionMethod, PhotometricInterpretation, SampleFormat, Tag};
+use ::tiff::tags::{CompressionMethod, PhotometricInterpretation, Tag};
 use ::tiff::{ColorType, TiffError, TiffUnsupportedError};
 use image::metadata::Orientation;
 use image::{DynamicImage, RgbImage, RgbaImage};
 
 use super::samples::{HIGH_BYTE, packed};
 use super::{TOO_MUCH_MEMORY, check_size};
+use wide::WideSamples;
 
 /// Values of `ExtraSamples`, for a sample beyond the colours.
 const ASSOCIATED_ALPHA: u16 = 1;
@@ -71,9 +73,10 @@ impl TiffSamples {
         let color = file.colortype().map_err(one_line)?;
         let extra = file.find_tag_unsigned_vec::<u16>(Tag::ExtraSamples).map_err(one_line)?;
         let format = file.find_tag_unsigned_vec::<u16>(Tag::SampleFormat).map_err(one_line)?;
-        if format.iter().flatten().any(|format| *format != SampleFormat::Uint.to_u16()) {
-            return Err("expected unsigned integers as samples, found others".to_owned());
-        }
+        let is_white_zero =
+            file.find_tag_unsigned::<u16>(Tag::PhotometricInterpretation).map_err(one_line)?
+                == Some(PhotometricInterpretation::WhiteIsZero.to_u16());
+        let wide = WideSamples::of(color, format.as_deref().unwrap_or_default(), is_white_zero)?;
         let compression = file.find_tag_unsigned::<u16>(Tag::Compression).map_err(one_line)?;
         let compression = compression.map(CompressionMethod::from_u16_exhaustive);
         if let ColorType::YCbCr(_) = color
@@ -99,7 +102,8 @@ impl TiffSamples {
         let sample_bytes = match color.bit_depth() {
             0..=8 => 1,
             9..=16 => 2,
-            bits => return Err(format!("samples of {bits} bits, expected at most 16")),
+            // Only these were not refused above.
+            _ => 4,
         };
         let layout = file.image_buffer_layout().map_err(one_line)?;
         if layout.complete_len > most_bytes {
@@ -107,7 +111,9 @@ impl TiffSamples {
         }
         let mut values = vec![0; layout.complete_len];
         file.read_image_bytes(&mut values).map_err(one_line)?;
-        if sample_bytes == 2 {
+        if let Some(wide) = wide {
+            values = wide.in_eight_bits(&values);
+        } else if sample_bytes == 2 {
             let count = values.len() / 2;
             values = packed(values, count, 2, [HIGH_BYTE]);
         }
@@ -144,6 +150,9 @@ impl TiffSamples {
         let alpha = self.extra.filter(|extra| [ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA].contains(extra));
         let is_associated = self.extra == Some(ASSOCIATED_ALPHA);
         if let Some(palette) = palette {
+            if self.color.bit_depth() > 16 {
+                return Err(format!("a palette with indices of {} bits", self.color.bit_depth()));
+            }
             let black = [0; 3];
             return self.rgb(|pixel| {
                 *pixel.first().and_then(|&index| palette.get(usize::from(index))).unwrap_or(&black)
