@@ -109,8 +109,39 @@ fn folders_are_taken_out() -> TestResult {
     assert_eq!(place.json(&["status"])?["images"], 1);
     assert!(place.refused(&["remove", "photos/none"])?.contains("not in this index"));
     let removed = place.json(&["remove", "photos"])?;
-    assert_eq!(removed, serde_json::json!([{ "path": "photos", "files": 1 }]));
+    assert_eq!(removed, serde_json::json!([{ "path": "photos", "files": 1, "error": null }]));
     assert_eq!(place.json(&["status"])?["folders"].as_array().map(Vec::len), Some(0));
+    Ok(())
+}
+
+/// What is there is taken out, whatever stands before it, and the output is one document.
+#[test]
+fn each_path_is_taken_out_or_named() -> TestResult {
+    let place = Place::new()?;
+    for (name, number) in [("a.png", 1), ("b.png", 2), ("c.png", 3)] {
+        place.draw(name, number)?;
+    }
+    place.add()?;
+    let output = place.index(&["remove", "photos/a.png", "none", "photos/b.png", "nowhere", "--json"])?;
+    let stderr = String::from_utf8(output.stderr)?;
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let errors: Vec<&str> = stderr.lines().collect();
+    assert!(
+        matches!(errors.as_slice(), [one, other] if one.starts_with("error: ") && one.ends_with("none: not in this index")
+            && other.starts_with("error: ") && other.ends_with("nowhere: not in this index")),
+        "{stderr}"
+    );
+    let removed: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let files: Vec<_> = removed.as_array().into_iter().flatten().map(|path| path["files"].as_u64()).collect();
+    assert_eq!(files, [Some(1), Some(0), Some(1), Some(0)]);
+    assert!(removed[0]["error"].is_null());
+    assert!(removed[1]["error"].as_str().is_some_and(|error| error.ends_with("none: not in this index")));
+    assert_eq!(place.json(&["status"])?["images"], 1);
+
+    let output = place.index(&["remove", "none", "photos/c.png"])?;
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(String::from_utf8(output.stdout)?, "photos/c.png: 1 file taken out\n");
+    assert_eq!(place.json(&["status"])?["images"], 0);
     Ok(())
 }
 

@@ -1,15 +1,17 @@
 //! `altdiffusion index remove`: takes folders out of an index.
 
-use std::path::{PathBuf, absolute};
+use std::path::{Path, PathBuf, absolute};
 
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
 use super::database::DatabaseArgs;
-use crate::standard_streams::{print_json, print_line};
+use crate::standard_streams::{complain, print_json, print_line};
 
 /// Take folders or images out of an index. The files stay as they are.
+///
+/// What is not in the index is an error, but does not keep the others in it.
 #[derive(Debug, Args)]
 pub struct Remove {
     /// Folders with everything in them, or images.
@@ -19,7 +21,7 @@ pub struct Remove {
     #[command(flatten)]
     database: DatabaseArgs,
 
-    /// Print JSON: a list of objects with path and files, the number of files taken out.
+    /// Print JSON: a list of objects with path, files, the number of files taken out, and error, null if there is none.
     #[arg(long)]
     json: bool,
 }
@@ -28,23 +30,45 @@ pub struct Remove {
 struct Removed {
     path: String,
     files: usize,
+    /// Why nothing was taken out.
+    error: Option<String>,
 }
 
 impl Remove {
     pub fn run(self) -> Result<()> {
         let mut library = self.database.open_to_change()?;
-        let mut removed = Vec::with_capacity(self.paths.len());
-        for path in &self.paths {
+        let mut forget = |path: &Path| -> Result<usize> {
             // A folder that is gone has no canonical path.
             let whole = path.canonicalize().or_else(|_| absolute(path))?;
-            let files = library.forget(&whole)?;
+            Ok(library.forget(&whole)?)
+        };
+        let mut removed = Vec::with_capacity(self.paths.len());
+        let mut failures = Vec::new();
+        for path in &self.paths {
+            let forgotten = forget(path);
             let path = path.display().to_string();
-            if !self.json {
-                let unit = if files == 1 { "file" } else { "files" };
-                print_line(format!("{path}: {files} {unit} taken out"))?;
+            match forgotten {
+                Ok(files) => {
+                    if !self.json {
+                        let unit = if files == 1 { "file" } else { "files" };
+                        print_line(format!("{path}: {files} {unit} taken out"))?;
+                    }
+                    removed.push(Removed { path, files, error: None });
+                }
+                Err(failure) => {
+                    removed.push(Removed { path, files: 0, error: Some(crate::one_line(&failure)) });
+                    failures.push(failure);
+                }
             }
-            removed.push(Removed { path, files });
         }
-        if self.json { print_json(&removed) } else { Ok(()) }
+        if self.json {
+            print_json(&removed)?;
+        }
+        // The caller reports the last.
+        let Some(last) = failures.pop() else { return Ok(()) };
+        for failure in failures {
+            complain(format!("error: {}", crate::one_line(&failure)));
+        }
+        Err(last)
     }
 }
