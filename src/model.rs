@@ -338,3 +338,23 @@ pub fn open_source(name: &str, revision: Option<&str>, variant: Option<&str>) ->
         None => Ok(source),
     }
 }
+
+/// The name of a recorded model at its recorded commit, which takes the place of the branch or tag that it was named with.
+pub fn at_revision(model: &str, revision: Option<&str>) -> String {
+    match revision {
+        Some(revision) => format!("{}@{revision}", model.split_once('@').map_or(model, |(name, _)| name)),
+        None => model.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recorded_commit_takes_the_place_of_a_tag() {
+        assert_eq!(at_revision("org/name", Some("0123")), "org/name@0123");
+        assert_eq!(at_revision("org/name@v1", Some("0123")), "org/name@0123");
+        assert_eq!(at_revision("/data/a@b", None), "/data/a@b");
+    }
+}

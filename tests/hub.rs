@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{altdiffusion, golden_model};
+use embedding_index::Index;
 use mock_hub::{Fault, Hub, Manner, Redirect};
 use serde_json::Value;
 use tempfile::TempDir;
-use test_support::TestResult;
+use test_support::{TestResult, copy_directory, golden};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const CACHED: &str = "models--org--tiny";
@@ -209,6 +210,29 @@ fn models_are_downloaded_listed_and_removed() -> TestResult {
     ] {
         let (code, _, errors) = run(place.command(&hub.endpoint(), words))?;
         assert!(code == Some(1) && errors.contains(problem), "{words:?}: {errors}");
+    }
+    Ok(())
+}
+
+/// Vectors are searched by the commit that made them.
+#[test]
+fn vectors_record_the_commit_of_their_model() -> TestResult {
+    let place = Place::new()?;
+    let model = place.root.path().join("org/clip").join(COMMIT);
+    copy_directory(&golden("dual_encoders/clip"), &model)?;
+    let refs = format!(r#"{{"org/clip": {{"main": "{COMMIT}"}}}}"#);
+    fs::write(place.root.path().join("refs.json"), refs)?;
+    let hub = place.hub(Manner::default());
+    let file = place.home.path().join("x.safetensors");
+    for name in ["org/clip", "org/clip@main"] {
+        let words = ["embed", "--model", name, "--text", "a cat", "--output", "x.safetensors"];
+        works(&mut place.command(&hub.endpoint(), &words))?;
+        let index = Index::open(&file)?;
+        let info = index.info().ok_or("no record")?;
+        assert_eq!((info.model.as_str(), info.revision.as_deref()), (name, Some(COMMIT)));
+        let words = ["search", "x.safetensors", "a cat"];
+        let (code, _, errors) = run(place.command(&hub.endpoint(), &words))?;
+        assert!(code == Some(0) && !errors.contains("was made with"), "{errors}");
     }
     Ok(())
 }

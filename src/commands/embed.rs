@@ -168,8 +168,10 @@ impl Embed {
         let mut job = output.job().texts(texts).images(images).normalize(!self.raw);
         job.check().map_err(with_options)?;
 
-        let embedder = self.reading.apply(self.model.embedder()?);
-        let model = self.model.source()?.to_string();
+        let source = self.model.source()?;
+        let embedder = self.reading.apply(self.model.embedder_of(&source)?);
+        job = job.revision(source.commit());
+        let model = source.to_string();
         let summary = job.run(&embedder, &model, &mut JobProgress::default()).map_err(with_options)?;
         output.finish()?;
         self.reading.warn_of_transparency(summary.transparent_images);

@@ -12,7 +12,7 @@ use model_files::ModelSource;
 use serde_json::{Value, json};
 
 use crate::image_args::ImageArgs;
-use crate::model::ModelArgs;
+use crate::model::{ModelArgs, at_revision};
 use crate::option_values;
 use crate::output_files::check_writable;
 use crate::progress::warn;
@@ -134,7 +134,8 @@ impl Search {
         let given = self.model.source()?;
         match index.info() {
             Some(info) if self.model.is_shipped() && info.model != given.to_string() => {
-                let recorded = ModelSource::open(&info.model).with_context(|| self.made_with(&info.model))?;
+                let name = at_revision(&info.model, info.revision.as_deref());
+                let recorded = ModelSource::open(&name).with_context(|| self.made_with(&info.model))?;
                 Ok(recorded.computing_in(self.model.arithmetic()))
             }
             _ => Ok(given),
@@ -238,6 +239,7 @@ impl Search {
         let model = source.to_string();
         if let Some(info) = index.info()
             && info.model != model
+            && (info.revision.is_none() || info.revision.as_deref() != source.commit())
         {
             let index = self.index.display();
             let line = format!("{index} was made with {}, and is searched with {model}", info.model);

@@ -30,6 +30,9 @@ impl fmt::Display for ItemKind {
 pub struct IndexInfo {
     /// The name of the model.
     pub model: String,
+    /// The commit of its repository, if it came from one. Earlier releases did not record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
     /// Whether all vectors are normalised.
     pub normalized: bool,
     /// The background of transparent images. The earliest releases did not record it.

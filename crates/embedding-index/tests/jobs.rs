@@ -260,12 +260,32 @@ fn indexes_say_how_they_were_made_and_find_what_is_in_them() -> TestResult {
     let info = index.info().ok_or("no info")?;
     assert_eq!((info.model.as_str(), info.normalized), (MODEL, true));
     assert_eq!(info.background, Some(embedder.background()));
+    assert_eq!(info.revision, None);
     assert_eq!((index.width(), index.len(ItemKind::Text), index.len(ItemKind::Image)), (128, 3, 19));
     let query: Vec<f32> = embedder.embed_texts(&["a red apple"])?.flatten_all()?.to_vec1()?;
     let hits = index.search(&query, SearchOptions { top: 1, ..SearchOptions::default() })?;
     assert_eq!((hits[0].kind, hits[0].item.as_str()), (ItemKind::Text, "a red apple"));
     assert!((hits[0].score - 1.).abs() < 1e-6);
     assert_eq!(index.search(&unit_vector(&query), SearchOptions::default())?.len(), 10);
+    Ok(())
+}
+
+/// Also by a run that goes on with the work of an earlier one.
+#[test]
+fn the_revision_of_a_model_is_recorded() -> TestResult {
+    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+    let folder = tempfile::tempdir()?;
+    let embedder = embedder()?;
+    let job = |name: &str| Job::new(folder.path().join(name)).texts(texts(1100)).revision(Some(COMMIT));
+    job("whole.safetensors").run(&embedder, MODEL, &mut ())?;
+    let mut watch = Watch { stop_at: Some((ItemKind::Text, 1024)), ..Watch::default() };
+    assert!(job("parts.safetensors").run(&embedder, MODEL, &mut watch).is_err());
+    job("parts.safetensors").run(&embedder, MODEL, &mut ())?;
+    let index = Index::open(&folder.path().join("parts.safetensors"))?;
+    let revision = index.info().and_then(|info| info.revision.as_deref());
+    assert_eq!(revision, Some(COMMIT));
+    let read = |name: &str| fs::read(folder.path().join(name));
+    assert!(read("parts.safetensors")? == read("whole.safetensors")?);
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use etcetera::BaseStrategy;
 use model_files::ModelSource;
 
 use crate::image_args::ImageArgs;
-use crate::model::ModelArgs;
+use crate::model::{ModelArgs, at_revision};
 
 #[derive(Debug, Clone, Args)]
 pub struct DatabaseArgs {
@@ -82,8 +82,7 @@ impl IndexModel<'_> {
         let source = match self.model.is_shipped() {
             true if made_with.model == given.to_string() => given,
             true => {
-                let at = made_with.revision.as_ref().map(|revision| format!("@{revision}"));
-                let name = format!("{}{}", made_with.model, at.unwrap_or_default());
+                let name = at_revision(&made_with.model, made_with.revision.as_deref());
                 ModelSource::open(&name)?.computing_in(self.model.arithmetic())
             }
             false => {

@@ -43,6 +43,7 @@ pub struct Job {
     images: ImageInputs,
     normalize: bool,
     resume: bool,
+    revision: Option<String>,
     checked: Option<Checked>,
 }
 
@@ -126,6 +127,7 @@ impl Job {
             images: ImageInputs::default(),
             normalize: true,
             resume: true,
+            revision: None,
             checked: None,
         }
     }
@@ -152,6 +154,12 @@ impl Job {
     #[must_use]
     pub fn resume(self, resume: bool) -> Self {
         Self { resume, ..self }
+    }
+
+    /// Sets the commit of the model's repository, which files record beside the model's name. None by default.
+    #[must_use]
+    pub fn revision(self, revision: Option<&str>) -> Self {
+        Self { revision: revision.map(str::to_owned), ..self }
     }
 
     /// Reads all inputs once, so that errors show before a model is loaded. [`run`](Self::run) does this if
@@ -238,8 +246,13 @@ impl Job {
         match &self.output {
             Output::File(path) => {
                 let (format, output) = (OutputFormat::from_path(path)?, place_of(path)?);
-                let (width, model) = (settings.width, model.to_owned());
-                let info = IndexInfo { model, normalized: self.normalize, background: Some(background) };
+                let width = settings.width;
+                let info = IndexInfo {
+                    model: model.to_owned(),
+                    revision: self.revision.clone(),
+                    normalized: self.normalize,
+                    background: Some(background),
+                };
                 let mut partial = Partial::open(&output, settings, self.resume)?;
                 let transparent_images = self.embed(embedder, &mut partial, observer, totals)?;
                 let (texts, images) = (partial.texts.counts(), partial.images.counts());

@@ -21,7 +21,8 @@ pub enum OutputFormat {
     Safetensors,
     /// `.npy`: an array (items, width), f32, of either texts or images.
     Npy,
-    /// `.parquet`: the columns `text`, `image` and `embedding`.
+    /// `.parquet`: the columns `text`, `image` and `embedding`. Its metadata `altdiffusion_embed` say how they were made, as
+    /// those of safetensors do.
     Parquet,
     /// A path that ends with a separator: a folder of such files, `part-00000.parquet` and so on, which DuckDB,
     /// LanceDB, Spark and pyarrow read as one table.
@@ -75,9 +76,9 @@ impl OutputFormat {
         let written = match self {
             Self::Safetensors => safetensors::write(path, width, texts, images, info),
             Self::Npy => npy::write(path, width, [texts, images]),
-            Self::Parquet => parquet::write(path, width, texts, images),
+            Self::Parquet => parquet::write(path, width, texts, images, info),
             Self::ParquetFolder => {
-                parquet_folder::write(path, width, texts, images, parquet_folder::FILE_ROWS)
+                parquet_folder::write(path, width, texts, images, parquet_folder::FILE_ROWS, info)
             }
         };
         written.map_err(|error| match error.downcast::<io::Error>() {

@@ -16,7 +16,9 @@ use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::ColumnPath;
 
+use super::safetensors::INFO_KEY;
 use super::{StoredRows, WriteResult};
+use crate::item::IndexInfo;
 
 /// Rows per row group, and in memory at a time.
 const ROW_GROUP: usize = 4096;
@@ -75,18 +77,33 @@ impl Rows {
     }
 }
 
-pub(super) fn write(path: &Path, width: usize, texts: StoredRows<'_>, images: StoredRows<'_>) -> WriteResult {
-    write_rows(path, width, &mut Rows::open(texts, images)?, usize::MAX)
+pub(super) fn write(
+    path: &Path,
+    width: usize,
+    texts: StoredRows<'_>,
+    images: StoredRows<'_>,
+    info: &IndexInfo,
+) -> WriteResult {
+    write_rows(path, width, &mut Rows::open(texts, images)?, usize::MAX, info)
 }
 
 /// Writes a file with the next rows of the kinds, at most `most`.
-pub(super) fn write_rows(path: &Path, width: usize, kinds: &mut [Rows], most: usize) -> WriteResult {
+pub(super) fn write_rows(
+    path: &Path,
+    width: usize,
+    kinds: &mut [Rows],
+    most: usize,
+    info: &IndexInfo,
+) -> WriteResult {
     let elements = ColumnPath::new(["embedding", "list", "element"].map(str::to_owned).to_vec());
     // Dictionaries and statistics are useless for such numbers.
     let properties = WriterProperties::builder()
         .set_column_dictionary_enabled(elements.clone(), false)
         .set_column_statistics_enabled(elements, EnabledStatistics::None)
-        .set_key_value_metadata(Some(vec![KeyValue::new(ARROW_KEY.to_owned(), arrow_schema(width)?)]))
+        .set_key_value_metadata(Some(vec![
+            KeyValue::new(ARROW_KEY.to_owned(), arrow_schema(width)?),
+            KeyValue::new(INFO_KEY.to_owned(), serde_json::to_string(info)?),
+        ]))
         .build();
     let schema = Arc::new(parse_message_type(SCHEMA)?);
     let file = File::create(path)?;

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::parquet::{Rows, write_rows};
 use super::{StoredRows, WriteResult};
 use crate::error::{Error, Result};
+use crate::item::IndexInfo;
 
 /// Rows per file.
 pub(super) const FILE_ROWS: usize = 1 << 16;
@@ -22,6 +23,7 @@ pub(super) fn write(
     texts: StoredRows<'_>,
     images: StoredRows<'_>,
     file_rows: usize,
+    info: &IndexInfo,
 ) -> WriteResult {
     if !folder.is_dir() {
         fs::create_dir(folder)?;
@@ -36,7 +38,7 @@ pub(super) fn write(
         if path.exists() {
             skip(&mut kinds, width, file_rows)?;
         } else {
-            write_rows(&unfinished, width, &mut kinds, file_rows)?;
+            write_rows(&unfinished, width, &mut kinds, file_rows, info)?;
             fs::rename(&unfinished, path)?;
         }
     }
@@ -91,6 +93,11 @@ mod tests {
 
     const WIDTH: usize = 2;
 
+    fn info() -> IndexInfo {
+        let revision = Some("0123".to_owned());
+        IndexInfo { model: "org/name".to_owned(), revision, normalized: true, background: None }
+    }
+
     /// The files of a kind, with `count` rows.
     fn store(folder: &Path, kind: &str, count: usize) -> TestResult<[PathBuf; 2]> {
         let paths = [folder.join(format!("{kind}.f32")), folder.join(format!("{kind}.jsonl"))];
@@ -128,7 +135,7 @@ mod tests {
         let texts = StoredRows { rows: 5, vectors: &texts, items: &text_items };
         let images = StoredRows { rows: 2, vectors: &images, items: &image_items };
         let folder = directory.path().join("assembled");
-        let write = || write(&folder, WIDTH, texts, images, 3);
+        let write = || write(&folder, WIDTH, texts, images, 3, &info());
         write().map_err(|error| error.to_string())?;
         let expected = ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"];
         assert_eq!(names(&folder)?, expected);
@@ -159,13 +166,16 @@ mod tests {
             StoredRows { rows: 0, vectors: &vectors, items: &items },
         );
         let folder = directory.path().join("folder");
-        write(&folder, WIDTH, some, none, 1).map_err(|error| error.to_string())?;
+        write(&folder, WIDTH, some, none, 1, &info()).map_err(|error| error.to_string())?;
         let reader = SerializedFileReader::new(fs::File::open(folder.join("part-00000.parquet"))?)?;
         let metadata = reader.metadata().file_metadata().key_value_metadata().ok_or("metadata")?;
         let schema = metadata.iter().find(|entry| entry.key == "ARROW:schema").ok_or("a schema")?;
         // What pyarrow 26 writes for `fixed_size_list<element: float not null>[2] not null`.
         let expected = include_str!("../../tests/data/arrow_schema_2.txt").trim();
         assert_eq!(schema.value.as_deref(), Some(expected));
+        let made = metadata.iter().find(|entry| entry.key == "altdiffusion_embed").ok_or("no model")?;
+        let made: IndexInfo = serde_json::from_str(made.value.as_deref().unwrap_or_default())?;
+        assert_eq!(made, info());
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use super::{StoredRows, WriteResult};
 use crate::item::IndexInfo;
 
-/// The metadata key of an [`IndexInfo`], as JSON. A single key, because metadata are unordered.
+/// The metadata key of an [`IndexInfo`], as JSON, also in Parquet. A single key, because metadata are unordered.
 pub(crate) const INFO_KEY: &str = "altdiffusion_embed";
 /// The tensors for the vectors and items of texts.
 pub(crate) const TEXTS: [&str; 2] = ["text_embeds", "texts"];
