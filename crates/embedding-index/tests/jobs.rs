@@ -171,6 +171,54 @@ fn rows_without_a_text_are_skipped_and_counted() -> TestResult {
     Ok(())
 }
 
+/// A line that is broken, and one that is not UTF-8, count as rows in a run that was stopped as in one that was not.
+#[test]
+fn rows_that_cannot_be_read_are_skipped_and_counted() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let embedder = embedder()?;
+    let path = |name: &str| folder.path().join(name);
+    let objects = (0..1100).map(|number| match number {
+        4 => b"{\"text\": \"cut\n".to_vec(),
+        1050 => b"{\"text\": \"\xc3(\"}\n".to_vec(),
+        number => format!("{{\"text\": \"{number} cats\"}}\n").into_bytes(),
+    });
+    let records = (0..1100).map(|number| match number {
+        4 | 1050 => b"\xc3(,1\n".to_vec(),
+        number => format!("{number} cats,1\n").into_bytes(),
+    });
+    fs::write(path("rows.jsonl"), objects.collect::<Vec<_>>().concat())?;
+    fs::write(
+        path("rows.csv"),
+        [b"text,id\n".to_vec()].into_iter().chain(records).collect::<Vec<_>>().concat(),
+    )?;
+    for (list, problems) in [
+        (
+            "rows.jsonl",
+            ["line 5: expected a JSON object", "line 1051: expected text in UTF-8, found the byte 0xc3"],
+        ),
+        ("rows.csv", ["line 6: ", "line 1052: "]),
+    ] {
+        let job = |output: &str| -> TestResult<Job> {
+            let list = ListFile::open(&path(list), None)?.with_name(list);
+            Ok(Job::new(path(output)).texts(TextInputs::new(Vec::new(), Some(list))))
+        };
+        let mut whole = Watch::default();
+        let summary = job("whole.safetensors")?.run(&embedder, MODEL, &mut whole)?;
+        assert_eq!((summary.texts, summary.skipped_texts), (1098, 2), "{list}");
+        for (skipped, problem) in whole.skipped.iter().zip(problems) {
+            assert!(skipped.starts_with(&format!("{list}: {problem}")), "{skipped}");
+        }
+        let mut parts = Watch { stop_at: Some((ItemKind::Text, 1024)), ..Watch::default() };
+        assert!(job("parts.safetensors")?.run(&embedder, MODEL, &mut parts).is_err());
+        assert_eq!(parts.skipped.len(), 1);
+        let mut parts = Watch::default();
+        let resumed = job("parts.safetensors")?.run(&embedder, MODEL, &mut parts)?;
+        assert_eq!((resumed.texts, resumed.skipped_texts, parts.skipped.len()), (1098, 2, 1));
+        assert!(fs::read(path("parts.safetensors"))? == fs::read(path("whole.safetensors"))?);
+    }
+    Ok(())
+}
+
 #[test]
 fn folders_appear_whole_and_replace_only_their_own() -> TestResult {
     let folder = tempfile::tempdir()?;

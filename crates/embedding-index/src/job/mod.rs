@@ -61,7 +61,7 @@ enum Output {
 #[derive(Debug, Clone)]
 struct Checked {
     texts: ItemDigest,
-    /// Rows among these without a text.
+    /// Rows among these without a text, or that cannot be read.
     skipped_texts: usize,
     images: ItemDigest,
 }
@@ -76,7 +76,7 @@ pub trait JobObserver {
         let _ = (kind, done, total);
     }
 
-    /// Called for an image that cannot be read, or a row without a text, which is skipped. The error names it.
+    /// Called for an image or a row that cannot be read, or a row without a text, which is skipped. The error names it.
     fn skipped(&mut self, error: &Error) {
         let _ = error;
     }
@@ -97,7 +97,7 @@ pub struct JobSummary {
     pub texts: usize,
     /// Images in the output.
     pub images: usize,
-    /// Rows of the list without a text, which are not in the output.
+    /// Rows of the list without a text, or that cannot be read, which are not in the output.
     pub skipped_texts: usize,
     /// Unreadable images, which are not in the output.
     pub skipped_images: usize,

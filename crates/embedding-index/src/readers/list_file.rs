@@ -83,7 +83,8 @@ impl ListFile {
     }
 
     /// Iterates the strings, ending after an error. The inner error is that of a row without a string: its value is
-    /// null or missing. It does not end the list.
+    /// null or missing, or it is a row of JSON lines or CSV that cannot be read. It does not end the list, unless the first
+    /// row cannot be read, as in a file in another format or encoding.
     ///
     /// # Errors
     /// If the file cannot be opened, or has no such column.
@@ -153,16 +154,27 @@ impl ListFile {
 
     fn values_of(&self, column: &str, values: Values) -> Result<Items<Result<String>>> {
         Ok(match self.format {
-            ListFormat::Lines => Box::new(self.lines()?.map(|line| Ok(Ok(line?.1)))),
+            ListFormat::Lines => {
+                let name = self.name.clone();
+                Box::new(self.lines()?.map(move |line| {
+                    let (number, line) = line?;
+                    let at_line = |problem| Error::format(&name, format!("line {number}: {problem}"));
+                    Ok(Ok(line.map_err(at_line)?))
+                }))
+            }
             ListFormat::JsonLines => {
                 self.check_has(column)?;
                 let (name, column) = (self.name.clone(), column.to_owned());
-                let objects =
-                    self.lines()?.filter(|line| !line.as_ref().is_ok_and(|(_, line)| line.trim().is_empty()));
-                Box::new(objects.map(move |line| {
+                let rows = self.lines()?.filter(|line| !line.as_ref().is_ok_and(|(_, line)| is_blank(line)));
+                Box::new(rows.enumerate().map(move |(row, line)| {
                     let (number, line) = line?;
-                    let at_line = |problem| Error::format(&name, format!("line {number}: {problem}"));
-                    Ok(values.in_json_line(&line, &column).map_err(at_line)?.map_err(at_line))
+                    let at_line = |problem: String| Error::format(&name, format!("line {number}: {problem}"));
+                    match line.and_then(|line| text_file::object(&line)) {
+                        Ok(object) => {
+                            Ok(values.in_object(&object, &column).map_err(at_line)?.map_err(at_line))
+                        }
+                        Err(problem) => unreadable(row, at_line(problem)),
+                    }
                 }))
             }
             ListFormat::Csv { delimiter } => self.csv_strings(delimiter, column)?,
@@ -183,10 +195,15 @@ impl ListFile {
         for line in self.lines()? {
             // What cannot be read is reported where it is read.
             let Ok((number, line)) = line else { return Ok(()) };
-            if line.trim().is_empty() {
+            if is_blank(&line) {
                 continue;
             }
-            let Ok(object) = text_file::object(&line) else { return Ok(()) };
+            let Ok(object) = line.and_then(|line| text_file::object(&line)) else {
+                if first.is_none() {
+                    return Ok(());
+                }
+                continue;
+            };
             if text_file::field(&object, column).is_some() {
                 return Ok(());
             }
@@ -198,13 +215,12 @@ impl ListFile {
         first.map_or(Ok(()), Err)
     }
 
-    /// The lines of the file with their numbers.
-    fn lines(&self) -> Result<impl Iterator<Item = Result<(usize, String)>> + Send + use<>> {
+    /// The lines of the file with their numbers. The inner error is that of a line that is not UTF-8.
+    fn lines(&self) -> Result<impl Iterator<Item = Result<(usize, LineText)>> + Send + use<>> {
         let name = self.name.clone();
         let text = text_file::open(&self.path).map_err(Error::io(&name))?;
         Ok(text_file::lines(text).map(move |line| {
             let Line { number, text } = line.map_err(Error::io(&name))?;
-            let text = text.map_err(|problem| Error::format(&name, format!("line {number}: {problem}")))?;
             Ok((number, text))
         }))
     }
@@ -218,8 +234,15 @@ impl ListFile {
         let place = header.iter().position(|name| name == column);
         let place = place.ok_or_else(|| Error::format(&name, no_column(column, header.iter())))?;
         let column = column.to_owned();
-        Ok(Box::new(reader.into_records().map(move |record| {
-            let record = record.map_err(|error| Error::format(&name, error))?;
+        Ok(Box::new(reader.into_records().enumerate().map(move |(row, record)| {
+            let record = match record {
+                Ok(record) => record,
+                Err(error) if error.is_io_error() => return Err(Error::format(&name, error)),
+                Err(error) => {
+                    let line = error.position().map_or(0, csv::Position::line);
+                    return unreadable(row, Error::format(&name, format!("line {line}: {error}")));
+                }
+            };
             let line = record.position().map_or(0, csv::Position::line);
             let value = record.get(place).map(str::to_owned);
             let missing = || Error::format(&name, format!("line {line}: no value in column {column:?}"));
@@ -237,6 +260,19 @@ impl ListFile {
         let items = read(file, column).map_err(Error::column(&name))?;
         Ok(Box::new(items.map(move |item| item.map_err(Error::column(&name)))))
     }
+}
+
+/// A line, or the error of one that is not UTF-8.
+type LineText = std::result::Result<String, String>;
+
+fn is_blank(line: &LineText) -> bool {
+    line.as_ref().is_ok_and(|line| line.trim().is_empty())
+}
+
+/// A row that cannot be read, counted from 0: it has no string. If it is the first, the whole file may be in another
+/// format or encoding.
+fn unreadable(row: usize, problem: Error) -> Result<Result<String>> {
+    if row == 0 { Err(problem) } else { Ok(Err(problem)) }
 }
 
 fn numbered(origin: &str, number: usize) -> String {
@@ -358,6 +394,27 @@ mod tests {
             let found = message("a.jsonl", content, None);
             assert!(found.contains("line 1: expected a JSON object"), "{found}");
         }
+        // In the first row, the file may be in another format or encoding; further down, only the row is lost.
+        let rows = |name: &str, content: &[u8]| -> TestResult<Vec<bool>> {
+            let directory = tempfile::tempdir()?;
+            let path = directory.path().join(name);
+            std::fs::write(&path, content)?;
+            let strings = ListFile::open(&path, None)?.strings()?;
+            Ok(strings.map(|string| Ok(string?.is_ok())).collect::<Result<_>>()?)
+        };
+        let found = rows("a.jsonl", b"{\"text\": \"a\"}\n{\"te\n\xff\n\n{\"text\": \"b\"}\n");
+        assert_eq!(found.unwrap(), [true, false, false, true]);
+        assert_eq!(rows("a.csv", b"text\na\n\xff\nb\n").unwrap(), [true, false, true]);
+        for (name, content) in
+            [("a.jsonl", b"\xff\n{\"text\": \"b\"}\n".as_slice()), ("a.csv", b"text\n\xff\nb\n")]
+        {
+            let found = message(name, content, None);
+            let line = if name == "a.csv" { "line 2: " } else { "line 1: " };
+            assert!(found.contains(line), "{found}");
+        }
+        // A column that no readable object has is still missed.
+        let found = message("a.jsonl", b"{\"b\": 1}\n{\"te\n{\"c\": 1}\n", None);
+        assert!(found.ends_with("line 1: no column \"text\", there are \"b\""), "{found}");
         // As a text, it would be embedded with all its brackets.
         for content in [b"[{\"text\": \"a\"}]".as_slice(), b"[\n  {\"text\": \"a\"}\n]"] {
             let found = message("a.json", content, None);

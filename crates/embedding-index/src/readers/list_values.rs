@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Items;
 use super::parquet_column::{self, ColumnError, no_column};
@@ -26,13 +26,16 @@ pub(super) const STRINGS: Values =
 pub(super) const KEYS: Values = Values { of_json: json_key, of_parquet: parquet_column::keys };
 
 impl Values {
-    /// The value in a line of JSON. The inner error says why there is none.
+    /// The value in an object. The inner error says why there is none.
     ///
     /// # Errors
-    /// If the line is no object, or has another kind of value in this column.
-    pub(super) fn in_json_line(self, line: &str, column: &str) -> Result<Result<String, String>, String> {
-        let object = text_file::object(line)?;
-        match text_file::field(&object, column) {
+    /// If it has another kind of value in this column.
+    pub(super) fn in_object(
+        self,
+        object: &Map<String, Value>,
+        column: &str,
+    ) -> Result<Result<String, String>, String> {
+        match text_file::field(object, column) {
             Some(Value::Null) => Ok(Err(format!("column {column:?}: null"))),
             Some(value) => {
                 let string = (self.of_json)(column, value);
