@@ -210,6 +210,29 @@ fn controlnets_are_listed_where_clients_look() -> TestResult {
         let detail = answer.json()?["detail"].as_str().unwrap_or_default().to_owned();
         assert!(answer.status == 400 && detail.contains(mask), "{detail}");
     }
+    // With the image, as canvases send them. A mask without an effect there has none here: the image is the next to be read.
+    let mask = |white: u32| -> TestResult<String> {
+        let path = directory.path().join("mask.png");
+        image::GrayImage::from_fn(8, 8, |x, _| image::Luma([if x < white { 255 } else { 0 }])).save(&path)?;
+        encoded(&path)
+    };
+    for (mask, is_refused) in [
+        (json!(mask(3)?), true),
+        (json!("no image"), true),
+        (json!({ "mask": "AAAA" }), true),
+        (json!(mask(0)?), false),
+        (json!(mask(8)?), false),
+        (json!(""), false),
+        (Value::Null, false),
+    ] {
+        let unit = json!({ "model": "canny", "image": { "image": "AAAA", "mask": mask } });
+        let scripts = json!({ "controlnet": { "args": [unit] } });
+        let answer =
+            served.post("/sdapi/v1/txt2img", &json!({ "prompt": "a cat", "alwayson_scripts": scripts }))?;
+        let detail = answer.json()?["detail"].as_str().unwrap_or_default().to_owned();
+        assert!(answer.status == 400 && detail.contains("args[0].image"), "{detail}");
+        assert_eq!(detail.contains("args[0].image.mask"), is_refused, "{detail}");
+    }
     let without = Served::start(&[])?;
     assert_eq!(without.get("/sdapi/v1/scripts")?.json()?["txt2img"], json!([]));
     Ok(())

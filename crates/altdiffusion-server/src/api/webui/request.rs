@@ -323,13 +323,17 @@ impl WebuiRequest {
             {
                 return Err(Problem::field(&field(name), "expected none: the whole image is followed"));
             }
+            let nested = |name: &str| unit.get("image").and_then(|image| image.get(name));
+            if let Some(mask) = nested("mask").filter(|mask| !is_empty(mask)) {
+                check_is_even(state, &field("image.mask"), mask).await?;
+            }
             // Names may carry a hash.
             let name = text("model").split(" [").next().unwrap_or_default();
             if !known.iter().any(|known| known == name) {
                 let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
                 return Err(Problem::field(&field("model"), format!("{name:?}, expected one of: {known}")));
             }
-            let nested = unit.get("image").and_then(|image| image.get("image")).and_then(Value::as_str);
+            let nested = nested("image").and_then(Value::as_str);
             let image = [text("image"), text("input_image"), nested.unwrap_or_default()];
             let image = image.into_iter().find(|image| !image.is_empty()).unwrap_or_default().to_owned();
             let given = GivenImage::of_text(&state.decoding, &field("image"), image).await?;
@@ -349,6 +353,20 @@ impl WebuiRequest {
 
 /// Fields of a unit that limit it to a part of the image.
 const MASKS: [&str; 3] = ["mask", "mask_image", "effective_region_mask"];
+
+/// Checks that a mask beside a unit's image is black or white all over, as canvases send it where nothing was drawn. The
+/// extension follows any other mask in place of the image.
+async fn check_is_even(state: &Shared, field: &str, mask: &Value) -> Result<(), Problem> {
+    let text = mask.as_str().ok_or_else(|| Problem::field(field, "expected an image in base64"))?;
+    let given = GivenImage::of_text(&state.decoding, field, text.to_owned()).await?;
+    let mask = image_data::rgb(&given.image);
+    let is_all = |value: u8| mask.pixels().all(|pixel| pixel.0[0] == value);
+    if is_all(0) || is_all(u8::MAX) {
+        return Ok(());
+    }
+    let problem = "expected none, or one that is all black or all white: the whole image is followed";
+    Err(Problem::field(field, problem))
+}
 
 /// Whether a unit's `control_mode` lets the prompt and the image count alike, which is the first of the modes.
 fn follows_both(mode: Option<&Value>) -> bool {
