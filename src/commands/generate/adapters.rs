@@ -21,7 +21,7 @@ pub struct Adapters {
     /// A file, a directory, or a repository on the hub: ink.safetensors:0.7 applies 0.7 times what was trained; without a number, 1. Repeat the option for several.
     /// Where a directory or repository has several files, name one: loras/ink.safetensors,
     /// org/name/ink.safetensors. Reads files of diffusers, PEFT, kohya's scripts and LyCORIS, for the UNet and the
-    /// text encoder: LoRA, DoRA, LoHa, LoKr, GLoRA, OFT, (IA)³, and whole differences. Words in a LoRA's file are
+    /// text encoder: LoRA, DoRA, LoHa, LoKr, GLoRA, OFT, BOFT, (IA)³, and whole differences. Words in a LoRA's file are
     /// added under their names.
     #[arg(long, value_name = "FILE[:X]")]
     lora: Vec<String>,

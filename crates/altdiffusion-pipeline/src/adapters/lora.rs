@@ -32,7 +32,7 @@ const TEXT_ENCODER_LAYERS: [&str; 5] =
 /// AltDiffusion model, and the words that may come with them.
 ///
 /// Reads files written by diffusers, PEFT, kohya's scripts and LyCORIS, for the UNet and the text encoder: LoRA of
-/// linear layers, convolutions and embeddings, DoRA, LoHa, LoKr, GLoRA, OFT, (IA)³, and full differences of weights,
+/// linear layers, convolutions and embeddings, DoRA, LoHa, LoKr, GLoRA, OFT, BOFT, (IA)³, and full differences of weights,
 /// biases and norms. PEFT's OFT and BOFT turn inputs, the others' OFT outputs.
 #[derive(Debug, Clone)]
 pub struct Lora {
