@@ -115,7 +115,7 @@ impl SecondNameOwners {
         let mut owners = HashMap::new();
         for (index, concept) in dataset.concepts().iter().enumerate() {
             for language in concept.labels.keys() {
-                for word in everyday::second_names(&concept.emoji, language) {
+                for word in everyday::second_names(concept, language) {
                     owners.insert((language.clone(), fold_case(word)), index);
                 }
             }
@@ -133,7 +133,7 @@ impl SecondNameOwners {
         let Some(concept) = dataset.concepts().get(index) else {
             return Vec::new();
         };
-        let words = everyday::second_names(&concept.emoji, language).iter().copied();
+        let words = everyday::second_names(concept, language).iter().copied();
         words
             .filter(|word| {
                 let folded = fold_case(word);
