@@ -44,20 +44,12 @@ pub(super) fn language(code: &str) -> Language {
     }
 }
 
-/// How much more often a language with phrases is drawn than one with bare words: there is more to learn.
-const PHRASED_WEIGHT: f32 = 8.0;
-
-/// Draws one of these languages, by code; `None` if there are none.
-pub(crate) fn draw_language<'a>(rng: &mut impl Rng, languages: &'a [String]) -> Option<&'a str> {
-    draw(rng, languages, |code| language_weight(code)).map(String::as_str)
-}
-
-/// How often a language is drawn, relative to one with bare words.
-pub(super) fn language_weight(code: &str) -> f32 {
-    if language(code).phrases.len() > 1 { PHRASED_WEIGHT } else { 1.0 }
-}
-
 impl Language {
+    /// Whether it has phrases, and not only bare words.
+    pub(super) fn has_phrases(&self) -> bool {
+        self.phrases.len() > 1
+    }
+
     /// The phrases that fit a subcategory.
     fn fitting(&self, subcategory: &str) -> impl Iterator<Item = &'static Phrase> {
         let expression = is_expression(subcategory);

@@ -11,14 +11,14 @@ mod language;
 mod phrase;
 mod prompts;
 mod sampler;
+mod settings;
 mod slips;
 mod styles;
 mod text_rows;
 mod traditional;
 mod words;
 
-pub(crate) use everyday::is_everyday;
-pub(crate) use language::draw_language;
 pub use prompts::evaluation_prompts;
 pub use sampler::{Caption, CaptionSampler, DrawnCaption};
+pub use settings::CaptionSettings;
 pub use text_rows::{ImageCaptions, TeacherTexts, Translations};

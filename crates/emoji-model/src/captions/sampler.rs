@@ -2,20 +2,22 @@
 //!
 //! A caption is a *word* (a concept's name or one of its keywords) in a *phrase* of the language. Most often the word
 //! is the name. Concepts share keywords ("fruit", "smile"), so each is drawn in proportion to its specificity (1 /
-//! the number of concepts that share it). Those shared by more than eight only occur together with the name, and a
-//! keyword that is another concept's name belongs to that concept alone: "star" means ⭐, not 🤩. Some everyday words
-//! are second names (see `everyday.rs`).
+//! the number of concepts that share it). Those shared by more than a few only occur together with the name, and a
+//! keyword that is another concept's name belongs to that concept alone: "star" means ⭐, not 🤩. Everyday words
+//! are second names (see `everyday.rs`). [`CaptionSettings`] has the shares.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rand::{Rng, RngExt};
 
-use super::language::{draw, language, language_weight};
+use super::language::{draw, language};
+use super::settings::CaptionSettings;
 use super::slips::slip;
 use super::styles::{STYLED_SHARE, in_style};
 use super::traditional::{TRADITIONAL_SHARE, traditional};
 use super::words::{ConceptWords, words_of};
 use crate::dataset::Dataset;
+use crate::error::Result;
 
 /// Chinese captions are in simplified characters, as CLDR's names for this code are.
 const CHINESE: &str = "zh";
@@ -57,12 +59,37 @@ pub struct DrawnCaption {
 pub struct CaptionSampler {
     /// For each concept, its subcategory and its words by language.
     concepts: Vec<(String, BTreeMap<String, ConceptWords>)>,
+    /// How often a language with phrases is drawn, relative to one with bare words.
+    phrased_weight: f32,
 }
 
 impl CaptionSampler {
-    /// Weights every name and keyword of the data set.
+    /// Weights every name and keyword of the data set, with the default settings.
     pub fn new(dataset: &Dataset) -> Self {
-        Self { concepts: words_of(dataset) }
+        Self::of(dataset, &CaptionSettings::default())
+    }
+
+    /// Weights every name and keyword of the data set.
+    ///
+    /// # Errors
+    /// If a setting is out of range.
+    pub fn with_settings(dataset: &Dataset, settings: &CaptionSettings) -> Result<Self> {
+        settings.check()?;
+        Ok(Self::of(dataset, settings))
+    }
+
+    fn of(dataset: &Dataset, settings: &CaptionSettings) -> Self {
+        Self { concepts: words_of(dataset, settings), phrased_weight: settings.phrased_weight }
+    }
+
+    /// Draws one of these languages, by code; `None` if there are none.
+    pub fn draw_language<'a>(&self, rng: &mut impl Rng, languages: &'a [String]) -> Option<&'a str> {
+        draw(rng, languages, |code| self.language_weight(code)).map(String::as_str)
+    }
+
+    /// How often a language is drawn, relative to one with bare words.
+    fn language_weight(&self, code: &str) -> f32 {
+        if language(code).has_phrases() { self.phrased_weight } else { 1.0 }
     }
 
     /// Draws a caption of a concept; `None` if there is no such concept or it has no name in that language.
@@ -178,13 +205,14 @@ impl CaptionSampler {
             for (subcategory, words) in &self.concepts {
                 let Some(words) = words.get(*code) else { continue };
                 for word in &words.alone {
-                    let times = (word.weight * TIMES_EACH_NAME * language_weight(code)).ceil() as usize;
+                    let times = (word.weight * TIMES_EACH_NAME * self.language_weight(code)).ceil() as usize;
                     texts.extend(std::iter::repeat_n(word.text.clone(), times));
                     texts.push(capitalise(&word.text));
                 }
                 texts.extend(words.beside.iter().cloned());
                 if *code == CHINESE {
-                    texts.extend(words.alone.iter().map(|word| traditional(&word.text)));
+                    let alone = words.alone.iter().map(|word| &word.text);
+                    texts.extend(alone.chain(&words.beside).map(|word| traditional(word)));
                 }
                 if let Some(name) = words.alone.first() {
                     for (frame, weight) in language.frames(&name.text, subcategory) {

@@ -4,10 +4,9 @@ use std::collections::HashMap;
 
 use altclip_training::text_rows::TextRows;
 use altclip_training::{Batch, Error, Result};
-use rand::seq::SliceRandom;
-use rand::{Rng, RngExt};
+use rand::RngExt;
+use rand::seq::index::sample_weighted;
 
-use super::language::draw_language;
 use super::sampler::CaptionSampler;
 use crate::dataset::{Dataset, ENGLISH};
 
@@ -104,7 +103,7 @@ impl TextRows for Translations<'_> {
         let (mut texts, mut rows) = (Vec::with_capacity(count), Vec::with_capacity(count));
         while texts.len() < count {
             let concept = concepts[rng.random_range(0..concepts.len())];
-            let Some(language) = draw_language(rng, self.languages) else { continue };
+            let Some(language) = self.captions.draw_language(rng, self.languages) else { continue };
             // If a concept has no name in a language, draw another; English has all.
             let language =
                 if self.captions.words(concept, language).next().is_some() { language } else { ENGLISH };
@@ -118,9 +117,6 @@ impl TextRows for Translations<'_> {
     }
 }
 
-/// The share of captions of people in a skin tone, which are two in five concepts: each person is there without one, too.
-const TONED_SHARE: f64 = 0.06;
-
 /// Captions of distinct concepts in all languages, each with the index of an image.
 pub struct ImageCaptions<'a> {
     /// Generates the captions.
@@ -129,27 +125,28 @@ pub struct ImageCaptions<'a> {
     pub languages: &'a [String],
     /// For each concept with images, its index and theirs.
     pub images: &'a [(usize, Vec<u32>)],
-    /// Those of people in a skin tone.
-    pub toned: &'a [(usize, Vec<u32>)],
+    /// How often each of these concepts is drawn, relative to the others: above 0.
+    pub weights: &'a [f64],
     /// The drawing style of each image.
     pub styles: &'a [String],
 }
 
 impl TextRows for ImageCaptions<'_> {
     fn draw(&self, batch: &mut Batch, count: usize) -> Result<(Vec<String>, Vec<u32>)> {
-        let of_toned = ((count as f64 * TONED_SHARE) as usize).min(self.toned.len());
-        let found = self.images.len() + of_toned;
-        if found < count || self.languages.is_empty() {
+        if self.images.len() < count || self.languages.is_empty() {
+            let found = self.images.len();
             let problem = format!("expected at most one of each of the {found} concepts, found {count}");
             return Err(Error::Setting(format!("batch_size: {problem}")));
         }
         let rng = &mut batch.rng;
-        let chosen =
-            [some_of(rng, self.images, count - of_toned), some_of(rng, self.toned, of_toned)].concat();
+        let weight = |place: usize| self.weights.get(place).copied().unwrap_or(1.);
+        let chosen = sample_weighted(rng, self.images.len(), weight, count)
+            .map_err(|problem| Error::Setting(format!("weights of concepts: {problem}")))?;
         let (mut texts, mut rows) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        for (concept, images) in chosen {
+        for chosen in chosen {
+            let Some((concept, images)) = self.images.get(chosen) else { continue };
             let Some(&row) = images.get(rng.random_range(0..images.len().max(1))) else { continue };
-            let Some(language) = draw_language(rng, self.languages) else { continue };
+            let Some(language) = self.captions.draw_language(rng, self.languages) else { continue };
             let style = self.styles.get(row as usize).map_or("", String::as_str);
             let caption = self.captions.sample_styled(rng, *concept, language, style);
             texts.push(caption.map(|(text, _)| text).unwrap_or_default());
@@ -157,10 +154,4 @@ impl TextRows for ImageCaptions<'_> {
         }
         Ok((texts, rows))
     }
-}
-
-/// So many different ones of these, in any order.
-fn some_of<'a, T>(rng: &mut impl Rng, all: &'a [T], count: usize) -> Vec<&'a T> {
-    let mut order: Vec<&T> = all.iter().collect();
-    order.partial_shuffle(rng, count).0.to_vec()
 }

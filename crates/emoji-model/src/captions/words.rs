@@ -3,16 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::everyday;
+use super::settings::CaptionSettings;
 use crate::dataset::{Concept, ConceptLabel, Dataset, fold_case};
 
-/// A keyword shared by more concepts is not specific enough to stand alone.
-const MAX_SHARERS: usize = 8;
-/// The share of captions around a keyword, if a concept has specific ones: several concepts share most of them.
-const KEYWORD_SHARE: f32 = 0.15;
-/// The share of captions around a second name, if a concept has any: people rather type "car" than "automobile".
-const SECOND_NAME_SHARE: f32 = 0.55;
-/// How much rarer each next second name is than the first: the first two as 1.5 to 1.
-const RANK_WEIGHT: f32 = 0.5;
 /// The sum of 1 / sharers from which keywords get their full share.
 const ENOUGH_SPECIFICITY: f32 = 1.0;
 
@@ -35,10 +28,17 @@ pub(super) struct ConceptWords {
 }
 
 /// The words of every concept by language, with its subcategory.
-pub(super) fn words_of(dataset: &Dataset) -> Vec<(String, BTreeMap<String, ConceptWords>)> {
-    let sharers = Sharers::count(dataset.concepts());
+pub(super) fn words_of(
+    dataset: &Dataset,
+    settings: &CaptionSettings,
+) -> Vec<(String, BTreeMap<String, ConceptWords>)> {
+    // A person's words are as specific as if there were no skin tones, which have them all.
+    let among_all = Sharers::count(dataset.concepts().iter());
+    let without_tones =
+        Sharers::count(dataset.concepts().iter().filter(|concept| concept.composition.is_none()));
     let owners = SecondNameOwners::collect(dataset);
     let concepts = dataset.concepts().iter().enumerate().map(|(index, concept)| {
+        let sharers = if concept.composition.is_some() { &among_all } else { &without_tones };
         let words = concept.labels.iter().map(|(language, label)| {
             let second_names = owners.of(dataset, language, index);
             let names_another = |word: &str| {
@@ -47,7 +47,7 @@ pub(super) fn words_of(dataset: &Dataset) -> Vec<(String, BTreeMap<String, Conce
                 !named.is_empty() && !named.contains(&index) || owner.is_some_and(|&owner| owner != index)
             };
             let sharers = |word: &str| sharers.of(language, word);
-            (language.clone(), words(label, &second_names, sharers, names_another))
+            (language.clone(), words(settings, label, &second_names, sharers, names_another))
         });
         (concept.subcategory.clone(), words.collect())
     });
@@ -56,6 +56,7 @@ pub(super) fn words_of(dataset: &Dataset) -> Vec<(String, BTreeMap<String, Conce
 
 /// Weights the name, second names and keywords of a concept in a language.
 fn words(
+    settings: &CaptionSettings,
     label: &ConceptLabel,
     second_names: &[&str],
     sharers: impl Fn(&str) -> usize,
@@ -69,7 +70,7 @@ fn words(
         .iter()
         .filter(|keyword| !is_name(keyword) && !names_another(keyword))
         .map(|keyword| (keyword, sharers(keyword).max(1)))
-        .filter(|(_, sharers)| *sharers <= MAX_SHARERS)
+        .filter(|(_, sharers)| *sharers <= settings.max_sharers)
         .map(|(keyword, sharers)| CaptionWord {
             text: original(label, keyword),
             is_name: false,
@@ -77,17 +78,15 @@ fn words(
         })
         .collect();
     let specificity: f32 = specific.iter().map(|word| word.weight).sum();
-    let keyword_share = KEYWORD_SHARE * (specificity / ENOUGH_SPECIFICITY).min(1.0);
-    let second_share = if second_names.is_empty() { 0.0 } else { SECOND_NAME_SHARE };
+    let keyword_share = settings.keyword_share * (specificity / ENOUGH_SPECIFICITY).min(1.0);
+    let second_share = if second_names.is_empty() { 0.0 } else { settings.everyday_share };
 
     let name_share = 1.0 - keyword_share - second_share;
     let mut alone = vec![CaptionWord { text: label.name.clone(), is_name: true, weight: name_share }];
-    let rank_weight = |rank: usize| 1.0 / (1.0 + RANK_WEIGHT * rank as f32);
-    let ranks: f32 = (0..second_names.len()).map(rank_weight).sum();
-    alone.extend(second_names.iter().enumerate().map(|(rank, name)| CaptionWord {
+    alone.extend(second_names.iter().map(|name| CaptionWord {
         text: (*name).to_owned(),
         is_name: true,
-        weight: second_share * rank_weight(rank) / ranks,
+        weight: second_share / second_names.len() as f32,
     }));
     alone.extend(
         specific
@@ -148,9 +147,9 @@ impl SecondNameOwners {
 struct Sharers(HashMap<(String, String), usize>);
 
 impl Sharers {
-    fn count(concepts: &[Concept]) -> Self {
+    fn count<'a>(concepts: impl Iterator<Item = &'a Concept>) -> Self {
         let mut counts = HashMap::new();
-        for (language, label) in concepts.iter().flat_map(|concept| &concept.labels) {
+        for (language, label) in concepts.flat_map(|concept| &concept.labels) {
             let words: BTreeSet<String> =
                 label.keywords.iter().chain([&label.name]).map(|word| fold_case(word)).collect();
             for word in words {

@@ -1,6 +1,6 @@
 //! Encodes emoji captions for a UNet in training.
 
-use crate::captions::{CaptionSampler, draw_language};
+use crate::captions::CaptionSampler;
 use altclip_encoder::conditioner::Conditioner;
 use altclip_encoder::tokenizer::Tokenizer;
 use altclip_training::Result;
@@ -42,7 +42,7 @@ pub(super) fn style_sides(owners: &[usize], styles: &[String]) -> Vec<Option<Sid
 impl ConditioningSource for CaptionConditioning<'_> {
     fn draw(&self, rng: &mut ChaCha8Rng, images: &[u32], is_dropped: &[bool]) -> Result<ConditioningRows> {
         let mut caption = |(&image, &is_dropped): (&u32, &bool)| {
-            let language = draw_language(rng, self.languages)?;
+            let language = self.captions.draw_language(rng, self.languages)?;
             let concept = *self.owners.get(image as usize)?;
             let style = self.styles.get(image as usize)?;
             let (caption, names_style) = self.captions.sample_styled(rng, concept, language, style)?;

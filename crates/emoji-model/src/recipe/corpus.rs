@@ -27,7 +27,7 @@ impl Corpus {
     /// The images and captions in the recipe's styles, without held-out data.
     ///
     /// # Errors
-    /// If English is not among the languages, or nothing is left.
+    /// If English is not among the languages, a setting of captions is out of range, or nothing is left.
     pub(super) fn of(
         recipe: &EmojiRecipe,
         folder: &Path,
@@ -41,8 +41,8 @@ impl Corpus {
         let data = split
             .training(whole)
             .ok_or_else(|| Error::Setting("the data set has nothing that is not held out".to_owned()))?;
+        let captions = CaptionSampler::with_settings(&data, &recipe.captions)?;
         let (images, owners) = training_images(&data, &recipe.vendors, device)?;
-        let captions = CaptionSampler::new(&data);
         let all = data.concepts().iter().flat_map(|concept| &concept.images);
         let styles =
             all.map(|image| image.vendor.clone()).filter(|vendor| recipe.vendors.contains(vendor)).collect();

@@ -41,10 +41,10 @@ impl EncoderStages<'_> {
     /// The teacher: an English CLIP trained on images and English captions.
     pub(super) fn train_clip(&self, observer: &mut dyn Observer) -> Result<TrainedDualEncoder> {
         let EmojiRecipe { clip, seed, .. } = self.recipe;
-        let Corpus { data, images, owners, .. } = self.corpus;
+        let Corpus { captions, images, owners, .. } = self.corpus;
         let run = self.recipe.open_run(self.output, "clip")?;
         let languages = &[ENGLISH.to_owned()];
-        let inputs = ClipStageInputs { data, images, owners, tokenizer: self.tokenizer, languages };
+        let inputs = ClipStageInputs { captions, images, owners, tokenizer: self.tokenizer, languages };
         let teacher = clip.train(&inputs, &run, *seed, observer)?;
         self.keep(ENGLISH_MODEL, &teacher, observer)?;
         Ok(teacher)
@@ -72,13 +72,13 @@ impl EncoderStages<'_> {
         languages: &[String],
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let Corpus { data, images, owners, .. } = self.corpus;
+        let Corpus { captions, images, owners, .. } = self.corpus;
         let vae = AutoencoderKl::new(
             &trained_vae.model.config,
             frozen(&trained_vae.model.weights, images.device()),
         )?;
         let inputs = ImageStageInputs {
-            data,
+            captions,
             images,
             latents: &trained_vae.latents,
             owners,
@@ -138,7 +138,7 @@ impl EncoderStages<'_> {
         model: &mut TrainedDualEncoder,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let EmojiRecipe { contrastive: stage, languages, seed, .. } = self.recipe;
+        let EmojiRecipe { contrastive: stage, languages, seed, captions: settings, .. } = self.recipe;
         let Corpus { data, captions, images, owners, styles, .. } = self.corpus;
         let device = images.device();
         let run = self.recipe.open_run(self.output, "contrastive")?;
@@ -153,15 +153,15 @@ impl EncoderStages<'_> {
             let concept = images.first().and_then(|&image| owners.get(image))?;
             Some((*concept, images.into_iter().map(|image| image as u32).collect()))
         };
-        let (toned, images): (Vec<_>, Vec<_>) =
-            of_concept.into_iter().filter_map(with_concept).partition(|(concept, _): &(usize, Vec<u32>)| {
-                data.concepts().get(*concept).is_some_and(|concept| concept.composition.is_some())
-            });
+        let images: Vec<(usize, Vec<u32>)> = of_concept.into_iter().filter_map(with_concept).collect();
+        let has_tone = |concept: usize| data.concepts().get(concept).is_some_and(|c| c.composition.is_some());
+        let weight = |concept: usize| if has_tone(concept) { settings.toned_weight } else { 1. };
+        let weights: Vec<f64> = images.iter().map(|(concept, _)| weight(*concept)).collect();
         let learning = ContrastiveLearning {
             text: &text,
             logit_scale: &logit_scale,
             tokenizer: self.tokenizer,
-            captions: &ImageCaptions { captions, languages, images: &images, toned: &toned, styles },
+            captions: &ImageCaptions { captions, languages, images: &images, weights: &weights, styles },
             images: &vectors,
             batch_size: stage.batch_size,
             chunk_size: stage.chunk_size,

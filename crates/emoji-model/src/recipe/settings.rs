@@ -1,6 +1,7 @@
 //! Defines the settings of the emoji model's training, in a TOML file.
 
 use super::drawn::DrawnStage;
+use crate::captions::CaptionSettings;
 use crate::coverage::Coverage;
 use crate::error::Result;
 use crate::stages::autoencoder::VaeStage;
@@ -36,6 +37,9 @@ pub struct EmojiRecipe {
     pub renew_tokenizer: bool,
     /// Languages of the captions, by code, including English.
     pub languages: Vec<String>,
+    /// How captions are drawn.
+    #[serde(default)]
+    pub captions: CaptionSettings,
     /// Drawing styles for the encoders and the autoencoder.
     pub vendors: Vec<String>,
     /// Drawing styles for diffusion.

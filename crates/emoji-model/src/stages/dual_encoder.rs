@@ -1,8 +1,7 @@
 //! Trains the dual encoder on images and captions with CLIP's symmetric loss (Radford et al., arXiv 2103.00020). Its
 //! text tower conditions the diffusion model, and its image tower evaluates the drawings.
 
-use crate::captions::{CaptionSampler, draw_language};
-use crate::dataset::Dataset;
+use crate::captions::CaptionSampler;
 use crate::pixels::disturb;
 use altclip_encoder::activation::HiddenAct;
 use altclip_encoder::altclip::{AltClipTextConfig, AltClipTextTower, normalize};
@@ -83,8 +82,8 @@ const INITIAL_LOGIT_SCALE: f64 = 2.6593;
 /// The output of earlier stages.
 #[derive(Clone, Copy)]
 pub struct ClipStageInputs<'a> {
-    /// The data set.
-    pub data: &'a Dataset,
+    /// Generates the captions.
+    pub captions: &'a CaptionSampler,
     /// (n, size, size, 3), from −1 to 1.
     pub images: &'a Tensor,
     /// The concept of each image.
@@ -141,7 +140,7 @@ impl ClipStage {
         seed: u64,
         observer: &mut dyn Observer,
     ) -> Result<TrainedDualEncoder> {
-        let ClipStageInputs { data, images, owners, tokenizer, languages } = *inputs;
+        let ClipStageInputs { captions, images, owners, tokenizer, languages } = *inputs;
         let device = images.device();
         let size = images.dim(1)?;
         let text_config = self.text_config(tokenizer.vocab_size());
@@ -154,7 +153,6 @@ impl ClipStage {
         let logit_scale =
             vb.pp("text").get_with_hints((), "logit_scale", Init::Const(INITIAL_LOGIT_SCALE))?;
         let mut optimizer = Optimizer::new(self.optimizer.clone(), &parameters)?;
-        let captions = CaptionSampler::new(data);
 
         let workers = Workers::on(device, self.parts)?;
         let of_concept = images_by_concept(owners, self.batch_size)?;
@@ -182,7 +180,7 @@ impl ClipStage {
             let texts: Vec<String> = chosen
                 .iter()
                 .map(|&concept| {
-                    let language = draw_language(rng, languages).unwrap_or_default();
+                    let language = captions.draw_language(rng, languages).unwrap_or_default();
                     captions.sample(rng, owners[of_concept[concept][0]], language).unwrap_or_default()
                 })
                 .collect();

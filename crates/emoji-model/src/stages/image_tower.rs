@@ -6,8 +6,7 @@
 //! outnumber any batch. Distorted images are decoded from latents that are blurred, mixed with another image's, and
 //! noised.
 
-use crate::captions::{CaptionSampler, draw_language};
-use crate::dataset::Dataset;
+use crate::captions::CaptionSampler;
 use crate::pixels::disturb;
 use crate::stages::autoencoder::with_noise;
 use crate::stages::dual_encoder::{TrainedDualEncoder, embed_images, found_share, images_by_concept};
@@ -58,8 +57,8 @@ pub struct ImageStage {
 
 /// The inputs of the stage.
 pub struct ImageStageInputs<'a> {
-    /// The data set.
-    pub data: &'a Dataset,
+    /// Generates the captions.
+    pub captions: &'a CaptionSampler,
     /// (n, size, size, 3), channels-last, from −1 to 1.
     pub images: &'a Tensor,
     /// (n, channels, height, width), scaled.
@@ -87,7 +86,7 @@ impl ImageStage {
         seed: u64,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let ImageStageInputs { data, images, owners, languages, tokenizer, .. } = *inputs;
+        let ImageStageInputs { captions, images, owners, languages, tokenizer, .. } = *inputs;
         let device = images.device();
         let (n, size) = (images.dim(0)?, images.dim(1)?);
         let of_concept = images_by_concept(owners, self.batch_size)?;
@@ -107,7 +106,6 @@ impl ImageStage {
         // The vectors to recognize images by: (projection_dim, n).
         let known = embed_images(&vision, images)?.t()?.contiguous()?;
         let mut optimizer = Optimizer::new(self.optimizer.clone(), &parameters)?;
-        let captions = CaptionSampler::new(data);
         let workers = Workers::on(device, self.parts)?;
 
         let encode = |texts: &[String]| -> Result<Tensor> {
@@ -126,7 +124,7 @@ impl ImageStage {
             };
             let chosen: Vec<u32> = concepts.iter().map(&mut choose).collect();
             let mut caption = |&image: &u32| {
-                let language = draw_language(rng, languages).unwrap_or_default();
+                let language = captions.draw_language(rng, languages).unwrap_or_default();
                 captions.sample(rng, owners[image as usize], language).unwrap_or_default()
             };
             let texts: Vec<String> = chosen.iter().map(&mut caption).collect();
