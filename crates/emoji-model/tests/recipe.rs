@@ -65,7 +65,7 @@ fn small_recipe() -> EmojiRecipe {
         (stage.batch_size, stage.optimizer.steps) = (2, 2);
     }
     let decoder = DecoderStage { batch_size: 2, ..recipe.decoder.clone() };
-    recipe.drawn = Some(DrawnStage { drawings: 2, steps: 2, decoder });
+    recipe.drawn = Some(DrawnStage { drawings: 2, steps: 2, guidance_scale: 2., decoder });
     recipe.upscaler = Some(UpscalerStage {
         images: "large".into(),
         hidden_channels: 4,
@@ -108,30 +108,23 @@ fn the_recipe_for_18_languages_runs_stage_after_stage() {
     assert_eq!(run(Some("teacher")).unwrap().steps, steps(&["clip", "teacher"]));
     assert_eq!(run(Some("base")).unwrap().steps, steps(&["vae", "base"]));
     assert!(!output.join("model").exists());
+    // A model can be drawn with after each of its last stages.
+    let source = ModelSource::directory(output.join("model"));
+    let begun = ["decoder", "image", "contrastive", "keys-and-values", "whole"];
+    assert_eq!(run(Some("whole")).unwrap().steps, steps(&begun));
+    let options = GenerateOptions::new("一个人").steps(2);
+    let pipeline = AltDiffusion::from_source(&source, DType::F32, &Device::Cpu).unwrap();
+    assert_eq!(pipeline.generate(&options).unwrap().images.len(), 1);
+    assert!(pipeline.upscaler().unwrap().is_none());
     let watch = run(None).unwrap();
-    assert_eq!(
-        watch.steps,
-        steps(&[
-            "decoder",
-            "image",
-            "contrastive",
-            "keys-and-values",
-            "whole",
-            "guidance",
-            "drawn",
-            "upscaler"
-        ])
-    );
+    assert_eq!(watch.steps, steps(&["guidance", "drawn", "upscaler"]));
     for model in ["english: ", "distilled: ", "contrastive-model: "] {
         assert!(watch.notes.iter().any(|note| note.starts_with(model)), "{:?}", watch.notes);
     }
     // All parts for drawing load like any AltDiffusion.
-    let source = ModelSource::directory(output.join("model"));
     let known = KnownConcepts::read(&source).unwrap().unwrap();
     assert_eq!(known.languages().count(), 18);
-    let pipeline = AltDiffusion::from_source(&source, DType::F32, &Device::Cpu);
-    let options = GenerateOptions::new("一个人").steps(2);
-    let pipeline = pipeline.unwrap();
+    let pipeline = AltDiffusion::from_source(&source, DType::F32, &Device::Cpu).unwrap();
     assert_eq!(pipeline.generate(&options).unwrap().images.len(), 1);
     assert!(pipeline.upscaler().unwrap().is_some());
     let enlarged = pipeline.generate(&options.clone().scale(4)).unwrap();
@@ -141,6 +134,9 @@ fn the_recipe_for_18_languages_runs_stage_after_stage() {
     // The model is enough to train the last stages further.
     let more = EmojiRecipe { start: Some(output.join("model").display().to_string()), ..recipe.clone() };
     let (output, mut watch) = (folder.path().join("more"), Watch::default());
+    // Of the decoder, too, alone.
+    more.train(&data, &output, Some("decoder"), &Device::Cpu, &mut watch).unwrap();
+    assert!(output.join("autoencoder/vae/config.json").exists() && !output.join("model").exists());
     more.train(&data, &output, None, &Device::Cpu, &mut watch).unwrap();
     assert_eq!(
         watch.steps,

@@ -63,8 +63,8 @@ impl DiffusionStages<'_> {
         self.train_stage(&self.recipe.base, config, None, &inputs, observer)
     }
 
-    /// Re-aligns the UNet with these weights to the student, up to and including the stage `last`; after the final
-    /// one, writes the model.
+    /// Re-aligns the UNet with these weights to the student, up to and including the stage `last`, and writes the
+    /// model as it is then.
     pub(super) fn realign(
         &self,
         config: &UNet2DConditionConfig,
@@ -79,9 +79,9 @@ impl DiffusionStages<'_> {
         let inputs = StageInputs { drawn: &drawn, languages, text_encoder: &text_encoder };
         for stage in realign {
             weights = self.train_stage(stage, config, Some(&weights), &inputs, observer)?;
-            let is_final = realign.last() == Some(stage) && drawn_stage.is_none() && upscaler.is_none();
-            if last == Some(stage.name.as_str()) && !is_final {
-                return Ok(());
+            if last == Some(stage.name.as_str()) {
+                let unet = TrainedUnet { config: config.clone(), weights };
+                return self.export(student, self.vae, &unet, None);
             }
         }
         let unet = TrainedUnet { config: config.clone(), weights };
@@ -89,13 +89,21 @@ impl DiffusionStages<'_> {
             None => self.vae.clone(),
             Some(stage) => stage.train(self, &drawn, &unet, &text_encoder, observer)?,
         };
-        if last == Some("drawn") && upscaler.is_some() {
-            return Ok(());
-        }
-        let upscaler =
-            upscaler.as_ref().map(|stage| self.train_upscaler(stage, &vae, observer)).transpose()?;
+        let upscaler = upscaler.as_ref().filter(|_| last != Some("drawn"));
+        let upscaler = upscaler.map(|stage| self.train_upscaler(stage, &vae, observer)).transpose()?;
+        self.export(student, &vae, &unet, upscaler.as_ref())
+    }
+
+    /// Writes the model, with the names of what it draws.
+    fn export(
+        &self,
+        student: &TrainedDualEncoder,
+        vae: &Autoencoder,
+        unet: &TrainedUnet,
+        upscaler: Option<&TrainedUpscaler>,
+    ) -> Result<()> {
         let folder = self.output.join("model");
-        export_model(&folder, self.tokenizer_bytes, student, &vae, &unet, upscaler.as_ref())?;
+        export_model(&folder, self.tokenizer_bytes, student, vae, unet, upscaler)?;
         let (known, _) = KnownConcepts::of(&self.corpus.data, &self.recipe.coverage())?;
         known.save(&folder).map(|_| ())
     }

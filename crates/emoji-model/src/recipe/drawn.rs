@@ -32,8 +32,15 @@ pub struct DrawnStage {
     pub drawings: usize,
     /// Steps per drawing.
     pub steps: usize,
+    /// The scale of classifier-free guidance, which takes twice the time; 1 or less means no guidance.
+    #[serde(default = "without_guidance")]
+    pub guidance_scale: f64,
     /// The training.
     pub decoder: DecoderStage,
+}
+
+fn without_guidance() -> f64 {
+    1.
 }
 
 impl DrawnStage {
@@ -50,10 +57,14 @@ impl DrawnStage {
         let run = recipe.open_run(stages.output, "drawn")?;
         let device = drawn.images.device();
         let own = stages.vae.clone().with_latents(&stages.corpus.images)?;
-        let key = format!("{} drawings of {} steps with seed {}", self.drawings, self.steps, recipe.seed);
+        let Self { drawings, steps, guidance_scale, .. } = *self;
+        let key = format!(
+            "{drawings} drawings of {steps} steps with guidance {guidance_scale} and seed {}",
+            recipe.seed
+        );
         let cache = Cache::at(&run.folder().join("drawings.safetensors"));
         let drawings = cache.of(&key, || {
-            observer.note(&run.stage(), &format!("draws {} images", self.drawings * drawn.owners.len()));
+            observer.note(&run.stage(), &format!("draws {} images", drawings * drawn.owners.len()));
             Ok(BTreeMap::from([(
                 "latents".to_owned(),
                 self.draw(stages, drawn, unet, text_encoder, &own.latents)?,
@@ -98,12 +109,18 @@ impl DrawnStage {
                 .collect();
             for prompts in captions.chunks(CHUNK) {
                 let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
-                let states = TextStates::encode(stages.tokenizer, text_encoder, &prompts, PROMPT_TOKENS)?;
-                let mut conditioning = Conditioning::unguided(&model, &states, 1)?;
+                let states =
+                    |texts: &[&str]| TextStates::encode(stages.tokenizer, text_encoder, texts, PROMPT_TOKENS);
+                let mut conditioning = if self.guidance_scale > 1. {
+                    let texts = [vec![""; prompts.len()].as_slice(), &prompts].concat();
+                    Conditioning::guided(&model, &states(&texts)?, 1)?
+                } else {
+                    Conditioning::unguided(&model, &states(&prompts)?, 1)?
+                };
                 let mut scheduler = scheduler.build(self.steps)?;
                 let shape = [prompts.len(), channels, height, width];
                 let start = Start::from_noise(scheduler.as_ref(), &noise.normal(&shape)?)?;
-                let options = DenoiseOptions { guidance: Guidance::new(1.), windows: None };
+                let options = DenoiseOptions { guidance: Guidance::new(self.guidance_scale), windows: None };
                 let done =
                     denoise(&mut conditioning, scheduler.as_mut(), options, start, &mut noise, |_| {
                         ControlFlow::Continue(())

@@ -26,10 +26,12 @@ const AUTOENCODER: &str = "autoencoder";
 
 impl EmojiRecipe {
     /// Trains up to and including the stage `last`, or all, resuming an earlier run. Two processes can work in
-    /// parallel: `vae` and `clip` are independent, and so are `base` and `teacher`. After the last stage the model is
-    /// in `output/model`, in the published layout. The intermediate dual encoders are in `output/english`,
-    /// `output/distilled` and `output/contrastive-model`, and the autoencoder after the stage `vae`, for another
-    /// run's `vae.start`, in `output/autoencoder`.
+    /// parallel: `vae` and `clip` are independent, and so are `base` and `teacher`.
+    ///
+    /// If the stage `last` is one of re-alignment or a later one, the model is in `output/model` afterwards, in the
+    /// published layout. The intermediate dual encoders are in `output/english`, `output/distilled` and
+    /// `output/contrastive-model`. The autoencoder is in `output/autoencoder`, for another run's `vae.start`, after the
+    /// stage `vae`, and after `decoder` of a run with `start` if that is the last one.
     ///
     /// # Errors
     /// If a setting is invalid, a file cannot be read or written, or a loss is not finite.
@@ -65,7 +67,7 @@ impl EmojiRecipe {
             let mut vae = vae.with_latents(&corpus.images)?;
             self.train_decoder(&mut vae, &corpus, output, observer)?;
             if is_last("decoder") {
-                return Ok(());
+                return export_autoencoder(&output.join(AUTOENCODER), IMAGE_SIZE, &vae.model);
             }
             let trainer = self.encoders(&corpus, &held_out, tokenizer, output);
             trainer.train_image(&vae, &mut student, &self.languages, observer)?;
