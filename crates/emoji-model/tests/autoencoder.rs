@@ -112,9 +112,25 @@ fn steps_of_a_batch_in_parts_make_images_truer() {
 }
 
 #[test]
-fn the_next_models_recipe_is_one_that_runs() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/emoji/training/recipe.toml");
-    let recipe = EmojiRecipe::load(&path, &[]).unwrap();
-    assert!(recipe.vae.batch_size.is_multiple_of(recipe.vae.parts));
-    assert!(recipe.vae.block_out_channels.iter().all(|c| c.is_multiple_of(recipe.vae.norm_num_groups)));
+fn the_next_models_recipes_are_ones_that_run() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/emoji/training");
+    for name in ["recipe.toml", "shorter.toml"] {
+        let recipe = EmojiRecipe::load(&folder.join(name), &[]).unwrap();
+        assert!(recipe.vae.batch_size.is_multiple_of(recipe.vae.parts), "{name}");
+        let groups = recipe.vae.norm_num_groups;
+        assert!(recipe.vae.block_out_channels.iter().all(|c| c.is_multiple_of(groups)), "{name}");
+    }
+}
+
+#[test]
+fn the_shorter_way_keeps_the_shipped_models_latents() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/emoji");
+    let shorter = EmojiRecipe::load(&folder.join("training/shorter.toml"), &[]).unwrap();
+    let shipped = EmojiRecipe::load(&folder.join("recipe.toml"), &[]).unwrap();
+    assert_eq!(shorter.start.as_deref(), Some("models/emoji"));
+    assert_eq!(shorter.vae, shipped.vae);
+    assert_eq!(shorter.coverage(), shipped.coverage());
+    assert_eq!(shorter.stages(), ["decoder", "image", "contrastive", "whole", "drawn", "upscaler"]);
+    // What the shipped image tower and UNet were trained for.
+    assert_eq!((shorter.decoder.optimizer.steps, shorter.image.optimizer.steps), (0, 0));
 }
