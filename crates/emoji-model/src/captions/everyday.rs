@@ -24,7 +24,12 @@ static WORDS: LazyLock<HashMap<&'static str, Words>> = LazyLock::new(|| {
     of_names
 });
 
-/// The second names of a concept in a language.
+/// Whether people often ask for a concept: it has second names.
+pub(crate) fn is_everyday(concept: &Concept) -> bool {
+    concept.name(ENGLISH).is_some_and(|name| WORDS.contains_key(name))
+}
+
+/// The second names of a concept in a language, the most frequent first.
 pub(super) fn second_names(concept: &Concept, language: &str) -> &'static [&'static str] {
     let words = concept.name(ENGLISH).and_then(|name| WORDS.get(name)?.get(language));
     words.map_or(&[], Vec::as_slice)

@@ -9,6 +9,9 @@ use crate::dataset::{Concept, ConceptLabel, Dataset, fold_case};
 /// The sum of 1 / sharers from which keywords get their full share.
 const ENOUGH_SPECIFICITY: f32 = 1.0;
 
+/// How much rarer each next second name is than the first: the first two as 1.5 to 1.
+const RANK_WEIGHT: f32 = 0.5;
+
 /// A name or keyword, and how often captions use it.
 #[derive(Debug, Clone)]
 pub(super) struct CaptionWord {
@@ -83,10 +86,12 @@ fn words(
 
     let name_share = 1.0 - keyword_share - second_share;
     let mut alone = vec![CaptionWord { text: label.name.clone(), is_name: true, weight: name_share }];
-    alone.extend(second_names.iter().map(|name| CaptionWord {
+    let rank_weight = |rank: usize| 1.0 / (1.0 + RANK_WEIGHT * rank as f32);
+    let ranks: f32 = (0..second_names.len()).map(rank_weight).sum();
+    alone.extend(second_names.iter().enumerate().map(|(rank, name)| CaptionWord {
         text: (*name).to_owned(),
         is_name: true,
-        weight: second_share / second_names.len() as f32,
+        weight: second_share * rank_weight(rank) / ranks,
     }));
     alone.extend(
         specific

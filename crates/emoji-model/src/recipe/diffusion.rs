@@ -138,7 +138,7 @@ impl DiffusionStages<'_> {
         });
         for (place, (concept, image)) in (0u32..).zip(all) {
             if coverage.includes(concept) && coverage.vendors.contains(&image.vendor) {
-                let times = if is_everyday(&concept.emoji) { EVERYDAY_TIMES } else { 1 };
+                let times = if is_everyday(concept) { EVERYDAY_TIMES } else { 1 };
                 chosen.extend(std::iter::repeat_n(place, times));
             }
         }
