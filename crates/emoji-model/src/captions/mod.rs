@@ -18,6 +18,7 @@ mod text_rows;
 mod traditional;
 mod words;
 
+pub(crate) use everyday::is_everyday;
 pub use prompts::evaluation_prompts;
 pub use sampler::{Caption, CaptionSampler, DrawnCaption};
 pub use settings::CaptionSettings;
