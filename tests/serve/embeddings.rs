@@ -138,6 +138,37 @@ fn clients_of_text_embeddings_inference_get_the_same_vectors() -> TestResult {
 }
 
 #[test]
+fn clients_of_text_embeddings_inference_learn_what_the_server_takes_on() -> TestResult {
+    let limits = ["--batch-tokens", "512", "--max-inputs", "8", "--max-connections", "16"];
+    let served = Served::start(&limits)?;
+    let info = served.get("/info")?.json()?;
+    let expected = json!({
+        "model_id": "emoji", "model_sha": null, "model_dtype": "float32",
+        "model_type": { "embedding": { "pooling": "cls" } }, "max_concurrent_requests": 16,
+        "max_input_length": emoji()?.max_tokens(), "max_batch_tokens": 512, "max_batch_requests": null,
+        "max_client_batch_size": 8, "auto_truncate": true, "version": served.get("/health")?.json()?["version"],
+    });
+    assert_eq!(info, expected);
+    for (inputs, status) in [(8, 200), (9, 413)] {
+        let inputs = vec!["a cat"; inputs];
+        assert_eq!(served.post("/embed", &json!({ "inputs": inputs }))?.status, status);
+    }
+    // CLIP's vectors are those of the last token, and in int8 they are what that is.
+    let clip = golden_model("dual_encoders/clip")?;
+    let served = Served::start(&["--embedder", &clip, "--dtype", "int8", "--device", "cpu"])?;
+    let info = served.get("/info")?.json()?;
+    assert_eq!(
+        (&info["model_dtype"], &info["model_type"]["embedding"]["pooling"]),
+        (&json!("int8"), &json!("last-token"))
+    );
+    // In the form of this interface.
+    let served = Served::start(&["--model", &golden_model("alt_diffusion")?])?;
+    let without = served.get("/info")?;
+    assert_eq!((without.status, &without.json()?["error_type"]), (404, &json!("Validation")));
+    Ok(())
+}
+
+#[test]
 fn clients_of_ollama_get_the_same_vectors() -> TestResult {
     let served = Served::start(&[])?;
     let texts = ["一只猫", "a cat"];

@@ -5,7 +5,7 @@
 //! | OpenAI's, with Jina's form for images | `/v1/embeddings`, `/v1/images/generations`, `/v1/images/edits`, `/v1/models` |
 //! | vectors and conditioning | `/v1/similarity`, `/v1/classify`, `/v1/hidden_states`, `/v1/search` |
 //! | stable-diffusion-webui's | `/sdapi/v1/txt2img`, `/sdapi/v1/img2img`, `/sdapi/v1/progress` and what clients ask for |
-//! | text-embeddings-inference's | `/embed` |
+//! | text-embeddings-inference's | `/embed`, `/info` |
 //! | Ollama's for embeddings | `/api/embed`, `/api/tags`, `/api/version` |
 //! | immich's machine-learning server | `/ping`, `/predict` |
 //! | monitoring | `/health`, `/metrics`, `/openapi.json` |

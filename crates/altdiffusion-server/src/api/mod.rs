@@ -2,6 +2,7 @@
 
 mod classify;
 mod embed;
+mod embed_info;
 mod hidden_states;
 mod immich;
 mod inputs;
@@ -77,6 +78,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(openai::models::models))
         .routes(routes!(openai::models::model))
         .routes(routes!(embed::embed))
+        .routes(routes!(embed_info::info))
         .routes(routes!(ollama::api_embed))
         .routes(routes!(ollama::api_tags))
         .routes(routes!(ollama::api_version))
@@ -163,7 +165,7 @@ fn refuse(path: &str, problem: &Problem) -> Response {
         webui::problem::problem_response(problem)
     } else if path == immich::PREDICT {
         immich::problem_response(problem)
-    } else if path == embed::EMBED {
+    } else if path == embed::EMBED || path == embed_info::INFO {
         embed::problem_response(problem)
     } else if path.starts_with(ollama::PREFIX) {
         ollama::problem_response(problem)

@@ -1,13 +1,16 @@
 //! Embeds texts and images: collects what waits into batches by tokens.
 
+mod description;
 mod rows;
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use altclip_encoder::Embedder;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use self::description::Description;
+pub(crate) use self::description::Pooling;
 use self::rows::rows;
 use crate::image_data::GivenImage;
 use crate::limits::Limits;
@@ -111,6 +114,8 @@ impl EmbeddingJob {
 /// A model's queue.
 pub(crate) struct EmbeddingQueue {
     pub(crate) name: String,
+    /// Known once the model was loaded, also after it was freed.
+    description: OnceLock<Description>,
     thread: ModelThread<EmbeddingJob>,
     tokens: Arc<Semaphore>,
     all_tokens: usize,
@@ -141,7 +146,7 @@ impl EmbeddingQueue {
         let thread = ModelThread::start(&name, work, options.keep_loaded, options.preload)?;
         let all_tokens = options.limits.queued_tokens.min(u32::MAX as usize);
         let tokens = Arc::new(Semaphore::new(all_tokens));
-        Ok(Self { name: model.name.clone(), thread, tokens, all_tokens })
+        Ok(Self { name: model.name.clone(), description: OnceLock::new(), thread, tokens, all_tokens })
     }
 
     pub(crate) fn stage(&self) -> &Stage {
@@ -174,6 +179,18 @@ impl EmbeddingQueue {
         let (reply, received) = oneshot::channel();
         self.thread.send(EmbeddingJob::Embed { inputs, reply, place })?;
         self.receive(received, deadline).await
+    }
+
+    /// Describes the model, which is loaded if nobody asked before.
+    ///
+    /// # Errors
+    /// Like [`call`](Self::call).
+    pub(crate) async fn description(&self, deadline: Instant) -> Result<Description, Problem> {
+        if let Some(known) = self.description.get() {
+            return Ok(*known);
+        }
+        let description = self.call(1, deadline, |embedder| Ok(Description::of(embedder))).await?;
+        Ok(*self.description.get_or_init(|| description))
     }
 
     /// Runs `call` with the model.
