@@ -1,13 +1,14 @@
 //! Tests the requests for images beside the command.
 
 use std::path::Path;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use test_support::TestResult;
 
 use crate::common::{run, succeeded};
-use crate::server::{Served, decoded, encoded};
+use crate::server::{Answer, Served, decoded, encoded};
 
 /// What `altdiffusion generate` draws.
 fn generated(directory: &Path, arguments: &[&str]) -> TestResult<Vec<u8>> {
@@ -156,6 +157,45 @@ fn edits_take_the_options_of_generations() -> TestResult {
     Ok(())
 }
 
+/// The events of a stream: their names and data.
+fn events_of(answer: &Answer) -> TestResult<Vec<(String, Value)>> {
+    let text = std::str::from_utf8(&answer.body)?;
+    let event = |text: &str| {
+        let name = text.lines().find_map(|line| line.strip_prefix("event: "))?;
+        let data = text.lines().find_map(|line| line.strip_prefix("data: "))?;
+        Some((name.to_owned(), serde_json::from_str(data).ok()?))
+    };
+    Ok(text.split("\n\n").filter_map(event).collect())
+}
+
+#[test]
+fn there_are_no_more_previews_than_can_be_watched() -> TestResult {
+    let served = Served::start(&[])?;
+    let (steps, images) = (100, 2);
+    let request = json!({
+        "prompt": "a cat", "seed": 1, "steps": steps, "n": images, "stream": true, "partial_images": 1,
+    });
+    let start = Instant::now();
+    let events = events_of(&served.post("/v1/images/generations", &request)?)?;
+    let tenths = start.elapsed().as_millis() as usize / 100;
+    let of_kind = |kind: &str| events.iter().filter(|(name, _)| name.ends_with(kind)).count();
+    assert_eq!(of_kind("progress"), images * steps);
+    // Also the first of the request, and the last of each image.
+    let previews = of_kind("partial_image");
+    assert!((images..=tenths + 1 + images).contains(&previews), "{previews} in {tenths} tenths of a second");
+    let mut next = 0;
+    for (place, (name, data)) in events.iter().enumerate() {
+        if name.ends_with("partial_image") {
+            assert_eq!(data["partial_image_index"], next);
+            next += 1;
+        } else if name.ends_with("completed") {
+            assert!(events[place - 1].0.ends_with("partial_image"), "the last step has a preview");
+            next = 0;
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn events_tell_of_each_step() -> TestResult {
     let served = Served::start(&[])?;
@@ -164,16 +204,8 @@ fn events_tell_of_each_step() -> TestResult {
     let answer = served.post("/v1/images/generations", &request)?;
     assert_eq!(answer.header("content-type"), Some("text/event-stream"));
     assert_eq!(answer.header("x-accel-buffering"), Some("no"));
-    let text = String::from_utf8(answer.body)?;
-    let events: Vec<(&str, Value)> = text
-        .split("\n\n")
-        .filter_map(|event| {
-            let name = event.lines().find_map(|line| line.strip_prefix("event: "))?;
-            let data = event.lines().find_map(|line| line.strip_prefix("data: "))?;
-            Some((name, serde_json::from_str(data).ok()?))
-        })
-        .collect();
-    let names: Vec<&str> = events.iter().map(|(name, _)| *name).collect();
+    let events = events_of(&answer)?;
+    let names: Vec<&str> = events.iter().map(|(name, _)| name.as_str()).collect();
     let (step, part) = ("image_generation.progress", "image_generation.partial_image");
     let image = [step, part, step, part, step, part, "image_generation.completed"];
     assert_eq!(names, [image, image].concat());

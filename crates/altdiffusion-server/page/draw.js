@@ -55,8 +55,8 @@ async function follow(body, settings, asTyped, signal) {
   byId("running").classList.add("on");
   let finished = 0;
   let first = null;
-  // A preview for each step.
-  for await (const event of events({ ...body, partial_images: body.steps ?? 20 }, signal)) {
+  // Previews, as many as can be watched.
+  for await (const event of events({ ...body, partial_images: 1 }, signal)) {
     if (signal.aborted) {
       return;
     }

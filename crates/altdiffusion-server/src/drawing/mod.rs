@@ -2,6 +2,7 @@
 
 mod adapters;
 mod area;
+mod previews;
 mod queue;
 mod record;
 mod request;

@@ -45,8 +45,8 @@ pub(crate) struct DrawRequest {
     pub(crate) area: Option<RedrawnArea>,
     /// What its images hold of the room for images.
     pub(crate) rooms: Vec<ImageRoom>,
-    /// Whether to send a preview after each step.
-    pub(crate) previews: bool,
+    /// How many previews of each image are promised, beside those for which there is time; `None` for none at all.
+    pub(crate) previews: Option<usize>,
     /// Whether an interruption decodes the latents so far.
     pub(crate) keeps_interrupted: bool,
 }

@@ -15,6 +15,7 @@ use altdiffusion_pipeline::{
 use image::RgbImage;
 
 use super::adapters::AdapterFolders;
+use super::previews::PreviewClock;
 use super::record::record;
 use super::request::{DrawEvent, DrawRequest, Drawn, NamedLora};
 use super::status::{DrawJob, DrawingStatus, Running};
@@ -142,16 +143,17 @@ impl DrawingWork {
             let (image, mask) = area.cropped();
             options = options.image(image).mask(mask);
         }
-        if request.previews && loaded.preview.is_none() {
+        if request.previews.is_some() && loaded.preview.is_none() {
             loaded.preview = Some(loaded.pipeline.latent_preview()?);
         }
+        let mut clock = request.previews.map(PreviewClock::new);
         // Each image alone: the pixels are those that the seed gives to one image.
         for index in 0..request.images {
             let position = BatchPosition { index, images: request.images };
             let mut one = options.clone().images(1);
             one = one.batch_position(position);
             let start = Instant::now();
-            let drawn = draw_one(loaded, &self.status, job, &one, index)?;
+            let drawn = draw_one(loaded, &self.status, job, &one, index, clock.as_mut())?;
             let Some((image, flagged)) = drawn else { return Ok(()) };
             self.metrics.add_image(start.elapsed());
             let drawn = finish(&self.model, loaded, request, &one, index, image, (flagged, start))?;
@@ -219,8 +221,8 @@ fn draw_one(
     job: &DrawJob,
     options: &GenerateOptions,
     image: usize,
+    mut clock: Option<&mut PreviewClock>,
 ) -> Result<Option<(RgbImage, bool)>, Problem> {
-    let preview = loaded.preview.as_ref().filter(|_| job.request.previews);
     let stop = || job.events.is_closed() || job.interruption.is_interrupted();
     let on_progress = |progress: Progress<'_>| {
         match progress {
@@ -228,8 +230,10 @@ fn draw_one(
                 status.set_running(|running| update(running, image, 0, steps, None));
             }
             Progress::Step(Step { index, total, latents, .. }) => {
-                let file = preview.and_then(|preview| preview_file(preview, latents));
                 let (step, steps) = (index + 1, total);
+                let is_due = clock.as_mut().is_some_and(|clock| clock.is_due(step, steps, Instant::now()));
+                let preview = loaded.preview.as_ref().filter(|_| is_due);
+                let file = preview.and_then(|preview| preview_file(preview, latents));
                 status.set_running(|running| update(running, image, step, steps, file.clone()));
                 let _ = job.events.send(DrawEvent::Step { image, step, steps, preview: file });
             }

@@ -146,7 +146,7 @@ impl DrawFields {
             loras: self.loras,
             controls: self.controls,
             area: None,
-            previews: false,
+            previews: None,
             keeps_interrupted: false,
             rooms: self.image.into_iter().chain(self.mask).map(|given| given.room).collect(),
         })

@@ -72,7 +72,7 @@ pub(crate) async fn edits(Extract(state): Extract<Shared>, request: Request) -> 
     })?;
     let answer = answer.of_edits();
     let stream = form.parsed::<bool>("stream", SWITCH)?.unwrap_or(false);
-    let previews = form.parsed::<usize>("partial_images", WHOLE)?.unwrap_or(0) > 0;
+    let previews = form.parsed::<usize>("partial_images", WHOLE)?.unwrap_or(0);
     if form.0.iter().filter(|(name, _)| matches!(name.as_str(), "image" | "image[]")).count() > 1 {
         return Err(Problem::field("image", "expected one image"));
     }

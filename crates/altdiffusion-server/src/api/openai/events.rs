@@ -81,15 +81,15 @@ pub(super) fn stream(drawing: Drawing, form: AnswerForm) -> Response {
 }
 
 fn events(drawing: Drawing, form: AnswerForm) -> impl Stream<Item = Result<Event, Infallible>> {
-    unfold((Some(drawing), Vec::new()), move |(drawing, mut ready)| async move {
+    unfold((Some(drawing), Vec::new(), 0), move |(drawing, mut ready, mut previews)| async move {
         let mut drawing = drawing;
         loop {
             if !ready.is_empty() {
                 let event: Event = ready.remove(0);
-                return Some((Ok(event), (drawing, ready)));
+                return Some((Ok(event), (drawing, ready, previews)));
             }
             let events = match drawing.as_mut()?.next().await {
-                Ok(Some(event)) => of_event(event, form, drawing.as_ref()?.images),
+                Ok(Some(event)) => of_event(event, form, drawing.as_ref()?.images, &mut previews),
                 Ok(None) => return None,
                 Err(problem) => {
                     drawing = None;
@@ -108,7 +108,8 @@ fn events(drawing: Drawing, form: AnswerForm) -> impl Stream<Item = Result<Event
     })
 }
 
-fn of_event(found: DrawEvent, form: AnswerForm, images: usize) -> Vec<Event> {
+/// The events that tell of what happened; `previews` counts those of the image that is drawn.
+fn of_event(found: DrawEvent, form: AnswerForm, images: usize, previews: &mut usize) -> Vec<Event> {
     let name = |event: &str| format!("{}.{event}", form.event_prefix);
     match found {
         DrawEvent::Step { image, step, steps, preview } => {
@@ -121,16 +122,18 @@ fn of_event(found: DrawEvent, form: AnswerForm, images: usize) -> Vec<Event> {
                 let partial = Partial {
                     kind: kind.clone(),
                     image,
-                    partial_image_index: step.saturating_sub(1),
+                    partial_image_index: *previews,
                     b64_json: BASE64_STANDARD.encode(file),
                     size: "auto",
                     nature: ImageNature { output_format: "png", ..ImageNature::of(form) },
                 };
                 events.push(event(&kind, &partial));
+                *previews += 1;
             }
             events
         }
         DrawEvent::Image(drawn) => {
+            *previews = 0;
             let kind = name("completed");
             let size = format!("{}x{}", drawn.width, drawn.height);
             let (image, item, nature) = (drawn.image, form.item(&drawn), ImageNature::of(form));

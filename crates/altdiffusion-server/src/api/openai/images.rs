@@ -54,7 +54,7 @@ pub(crate) struct ImageRequest {
     /// Whether to send events as the images are drawn.
     #[serde(default)]
     stream: Option<bool>,
-    /// With `stream`: whether to send previews; 0 for none.
+    /// With `stream`: 0 for no previews, otherwise about ten a second, and at least this many of each image, up to 3.
     #[serde(default, deserialize_with = "whole_number")]
     partial_images: Option<usize>,
     #[serde(default)]
@@ -139,7 +139,7 @@ pub(crate) async fn generations(
         output_compression: request.output_compression,
         background: request.background.as_deref(),
     })?;
-    let (stream, previews) = (request.stream.unwrap_or(false), request.partial_images.unwrap_or(0) > 0);
+    let (stream, previews) = (request.stream.unwrap_or(false), request.partial_images.unwrap_or(0));
     let model = request.model.clone();
     let fields = fields(&state, request, form).await?;
     draw(&state, model.as_deref(), fields, form, stream.then_some(previews), deadline).await
@@ -177,13 +177,13 @@ async fn fields(state: &Shared, request: ImageRequest, form: AnswerForm) -> Resu
     })
 }
 
-/// Draws what the fields say; `stream` says whether to send events, and with previews.
+/// Draws what the fields say; `stream` says whether to send events, and at least how many previews of each image.
 pub(super) async fn draw(
     state: &Shared,
     model: Option<&str>,
     fields: DrawFields,
     form: AnswerForm,
-    stream: Option<bool>,
+    stream: Option<usize>,
     deadline: Instant,
 ) -> Result<Response, Problem> {
     let queue = state.image_model(model)?;
@@ -191,7 +191,7 @@ pub(super) async fn draw(
         tracing::info!(prompt = shown(&fields.prompt), "drawing");
     }
     let mut request = fields.request(state, queue)?;
-    request.previews = stream == Some(true);
+    request.previews = stream.filter(|previews| *previews > 0);
     let drawing = queue.add(request, deadline)?;
     match stream {
         Some(_) => Ok(events::stream(drawing, form)),

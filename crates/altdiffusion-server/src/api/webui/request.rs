@@ -219,7 +219,7 @@ impl WebuiRequest {
         } else if mask.is_some() {
             return Err(Problem::field("mask", "expected an image in init_images with it"));
         }
-        request.previews = true;
+        request.previews = Some(0);
         request.keeps_interrupted = true;
         Ok(request)
     }
