@@ -46,7 +46,7 @@ async def vanish(program):
         before = total(await server.metrics(), "altdiffusion_cancelled_total")
         connections = [await connect(server.address) for _ in range(VANISHING)]
         asked = [
-            asyncio.create_task(connection.ask(drawing(steps=200, size="256x256", stream=number % 2 == 0)))
+            asyncio.create_task(connection.ask(drawing(steps=200, size="256x256", scale=1, stream=number % 2 == 0)))
             for number, connection in enumerate(connections)
         ]
 

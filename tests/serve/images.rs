@@ -13,11 +13,8 @@ use crate::server::{Answer, Served, decoded, encoded};
 /// What `altdiffusion generate` draws.
 fn generated(directory: &Path, arguments: &[&str]) -> TestResult<Vec<u8>> {
     let output = directory.join("expected.png");
-    let mut options = vec!["--output", "expected.png", "--device", "cpu"];
-    if !arguments.contains(&"--scale") {
-        options.extend(["--scale", "1"]);
-    }
-    succeeded(&run(directory, &[&["generate"], arguments, &options].concat())?);
+    let options = ["--output", "expected.png", "--device", "cpu"];
+    succeeded(&run(directory, &[&["generate"], arguments, &options[..]].concat())?);
     Ok(std::fs::read(output)?)
 }
 
@@ -64,6 +61,23 @@ fn images_are_those_of_generate_to_the_byte() -> TestResult {
     assert_eq!((&answer["data"][0]["seed"], &answer["data"][1]["seed"]), (&json!(3), &json!(4)));
     let second = generated(directory.path(), &["a cat", "--seed", "4", "--steps", "4"])?;
     assert_eq!(decoded(&answer["data"][1]["b64_json"])?, second);
+
+    // Also in the size that it has by default, which is asked for by its name or in pixels.
+    for size in ["auto", "256x256"] {
+        let request = json!({ "prompt": "a cat", "seed": 4, "steps": 4, "size": size });
+        let answer = served.post("/v1/images/generations", &request)?.json()?;
+        assert_eq!(decoded(&answer["data"][0]["b64_json"])?, second, "{size}");
+    }
+    // Another size is exact, and a scale is said beside what is drawn.
+    let drawn = |size: &str, scale: Option<usize>| -> TestResult<Value> {
+        let request = json!({ "prompt": "a cat", "steps": 1, "size": size, "scale": scale });
+        let item = served.post("/v1/images/generations", &request)?.json()?["data"][0].clone();
+        Ok(json!([item["width"], item["height"]]))
+    };
+    assert_eq!(drawn("64x64", None)?, json!([64, 64]));
+    assert_eq!(drawn("192x128", None)?, json!([192, 128]));
+    assert_eq!(drawn("64x72", Some(3))?, json!([192, 216]));
+    assert_eq!(drawn("auto", Some(1))?, json!([64, 64]));
 
     // Other formats, and a data URI.
     let request = json!({ "prompt": "a cat", "steps": 2, "output_format": "jpeg", "response_format": "url" });
@@ -230,7 +244,10 @@ fn models_are_listed() -> TestResult {
     let model = &list["data"][0];
     assert_eq!((&list["object"], &model["id"]), (&json!("list"), &json!("emoji")));
     assert_eq!(model["capabilities"], json!(["images", "hidden_states", "embeddings"]));
-    assert_eq!(model["defaults"], json!({ "steps": 6, "guidance_scale": 2.0, "width": 64, "height": 64 }));
+    assert_eq!(
+        model["defaults"],
+        json!({ "steps": 6, "guidance_scale": 2.0, "width": 64, "height": 64, "scale": 4 })
+    );
     assert_eq!(served.get("/v1/models/emoji")?.json()?["id"], "emoji");
     assert_eq!(served.get("/v1/models/BAAI/none")?.status, 404);
     Ok(())

@@ -50,13 +50,38 @@ fn images_come_with_what_clients_parse() -> TestResult {
     );
 
     // The same as the other interface draws.
-    let same = json!({ "prompt": "a cat", "scheduler": "Euler a", "steps": 4, "guidance_scale": 2, "seed": 6, "prompt_weights": true });
+    let same = json!({
+        "prompt": "a cat", "scheduler": "Euler a", "steps": 4, "guidance_scale": 2, "seed": 6, "prompt_weights": true,
+        "size": "64x64",
+    });
     let same = served.post("/v1/images/generations", &same)?.json()?;
     assert_eq!(answer["images"][1], same["data"][0]["b64_json"]);
 
     // And its record is read again.
     let read = served.post("/sdapi/v1/png-info", &json!({ "image": answer["images"][0] }))?.json()?;
     assert_eq!((&read["parameters"]["Prompt"], &read["parameters"]["Seed"]), (&json!("a cat"), &json!("5")));
+    Ok(())
+}
+
+#[test]
+fn sizes_are_those_of_images() -> TestResult {
+    let served = Served::start(&[])?;
+    let draw = |size: Value| -> TestResult<(Value, Value)> {
+        let mut request = json!({ "prompt": "a cat", "steps": 2, "cfg_scale": 2, "seed": 3 });
+        if let (Some(request), Some(size)) = (request.as_object_mut(), size.as_object()) {
+            request.extend(size.clone());
+        }
+        let answer = served.post("/sdapi/v1/txt2img", &request)?.json()?;
+        let info: Value = serde_json::from_str(answer["info"].as_str().ok_or("no info")?)?;
+        Ok((answer["images"][0].clone(), json!([info["width"], info["height"]])))
+    };
+    let default = draw(json!({}))?;
+    assert_eq!(default.1, json!([256, 256]));
+    // The model draws a quarter of each side, as it does by default.
+    assert!(draw(json!({ "width": 256, "height": 256 }))? == default);
+    for sides in [[64, 64], [512, 256], [72, 128]] {
+        assert_eq!(draw(json!({ "width": sides[0], "height": sides[1] }))?.1, json!(sides));
+    }
     Ok(())
 }
 
@@ -266,7 +291,7 @@ fn words_of_a_folder_are_words_in_prompts() -> TestResult {
     };
     let (drawn, record) = draw("a photo of my-cat")?;
     assert!(record.contains("Embedding 0: "), "{record}");
-    let arguments = "generate --embedding words/my-cat.safetensors --prompt-weights --scale 1 --steps 2 --guidance-scale 2 \
+    let arguments = "generate --embedding words/my-cat.safetensors --prompt-weights --steps 2 --guidance-scale 2 \
                      --seed 3 --output a.png";
     let arguments: Vec<&str> = arguments.split(' ').chain(["a photo of my-cat"]).collect();
     succeeded(&run(directory.path(), &arguments)?);

@@ -11,6 +11,8 @@ const inputs = {
   steps: byId("steps"), guidance: byId("guidance"), seed: byId("seed"), count: byId("count"), scheduler: byId("scheduler"),
 };
 const weights = byId("weights");
+// Empty, as the others are, until the model's default is known.
+inputs.scale.value = "";
 
 let offered = [];
 let model = null;
@@ -30,7 +32,8 @@ export function drawsQuickly() {
 }
 
 const defaultsOf = ({ defaults }) => ({
-  width: defaults.width ?? "", height: defaults.height ?? "", steps: defaults.steps ?? "", guidance: defaults.guidance_scale ?? "",
+  width: defaults.width ?? "", height: defaults.height ?? "", scale: defaults.scale ?? 1, steps: defaults.steps ?? "",
+  guidance: defaults.guidance_scale ?? "",
 });
 
 /** Takes a model's defaults over, except where something else was chosen. */
@@ -89,7 +92,7 @@ export function readRequest() {
     negative_prompt: inputs.negative.value.trim(),
     n: number("count", "n"),
     size: width ? `${width}x${height}` : "auto",
-    scale: inputs.scale.value === "1" ? null : Number(inputs.scale.value),
+    scale: Number(inputs.scale.value),
     steps: number("steps", "steps"),
     guidance_scale: number("guidance", "guidance_scale"),
     seed: number("seed", "seed"),

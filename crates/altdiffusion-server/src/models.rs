@@ -20,6 +20,7 @@ pub struct ImageModel {
     pub(crate) steps: usize,
     pub(crate) guidance_scale: f64,
     pub(crate) size: Option<(usize, usize)>,
+    pub(crate) scale: usize,
     pub(crate) recorded: ParameterFields,
 }
 
@@ -42,6 +43,7 @@ impl ImageModel {
             steps: GenerateOptions::STEPS,
             guidance_scale: GenerateOptions::GUIDANCE_SCALE,
             size: None,
+            scale: 1,
             recorded,
         }
     }
@@ -77,6 +79,14 @@ impl ImageModel {
     /// Says which width and height in pixels the model draws by default, if that is known before it is loaded.
     pub fn size(mut self, width: usize, height: usize) -> Self {
         self.size = Some((width, height));
+        self
+    }
+
+    /// Sets how many times the sides of images are enlarged for requests that do not say, 1 to
+    /// [`GenerateOptions::LARGEST_SCALE`]; 1 by default. With the [`size`](Self::size), requests for a multiple of that
+    /// are enlarged too, as far as they then have the size that they ask for.
+    pub fn scale(mut self, scale: usize) -> Self {
+        self.scale = scale;
         self
     }
 

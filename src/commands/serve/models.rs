@@ -183,7 +183,7 @@ pub fn duration(text: &str) -> Result<Duration> {
 fn built_in(options: LoadOptions) -> ImageModel {
     let model = ImageModel::from_source(shipped::NAME, shipped::source(), options);
     let model = model.steps(shipped::STEPS).guidance_scale(shipped::GUIDANCE_SCALE);
-    model.size(shipped::SIDE, shipped::SIDE)
+    model.size(shipped::SIDE, shipped::SIDE).scale(shipped::SCALE)
 }
 
 fn embedding_model(given: &str, arithmetic: Arithmetic, device: &Device) -> Result<EmbeddingModel> {

@@ -67,7 +67,7 @@ class Server:
         if (prompt, options) not in self._drawn:
             with tempfile.TemporaryDirectory() as folder:
                 file = pathlib.Path(folder, "out.png")
-                self._run(["generate", prompt, "--device", "cpu", "--scale", "1", "--output", str(file), *map(str, options)])
+                self._run(["generate", prompt, "--device", "cpu", "--output", str(file), *map(str, options)])
                 self._drawn[prompt, options] = file.read_bytes()
         return self._drawn[prompt, options]
 

@@ -96,7 +96,7 @@ def images(server, client):
     options["scheduler"] = "DPM++ 2M Karras"
     found = client.images.generate(model="emoji", prompt="一只猫", size="64x72", extra_body=options)
     arguments = ["--seed", 7, "--steps", 5, "--negative-prompt", "blue", "--guidance-scale", 2.0]
-    arguments += ["--scheduler", "DPM++ 2M Karras", "--width", 64, "--height", 72]
+    arguments += ["--scheduler", "DPM++ 2M Karras", "--width", 64, "--height", 72, "--scale", 1]
     same(base64.b64decode(found.data[0].b64_json), server.generated("一只猫", *arguments))
     assert found.created > 1_600_000_000, found.created
 

@@ -80,9 +80,9 @@ const checks = [
     const seconds = (Date.now() - typed) / 1000;
     const image = page.locator("#tiles img");
     assert.equal(await image.getAttribute("alt"), "一只猫");
-    assert.equal(await image.evaluate((node) => node.naturalWidth), 64);
-    assert.equal(await image.evaluate((node) => node.clientWidth % 64), 0, "expected whole pixels");
-    assert.match(await textOf(page, "#about-text"), /一只猫 · seed \d+ · 64 × 64/);
+    assert.equal(await image.evaluate((node) => node.naturalWidth), 256);
+    assert.equal(await image.evaluate((node) => node.clientWidth % 256), 0, "expected whole pixels");
+    assert.match(await textOf(page, "#about-text"), /一只猫 · seed \d+ · 256 × 256/);
     assert.match(await textOf(page, "#status"), /^Drawn: 一只猫/);
     const previews = await page.evaluate(() => globalThis.previews.size);
     assert.ok(previews > 1, "expected previews");
@@ -151,7 +151,8 @@ const checks = [
     await page.selectOption("#scheduler", "euler");
     const { model, stream, partial_images, response_format, ...sent } = await draw(page, "a cat");
     assert.deepEqual(sent, {
-      prompt: "a cat", negative_prompt: "red", n: 2, size: "64x64", steps: 8, guidance_scale: 1.5, seed: 7, scheduler: "euler",
+      prompt: "a cat", negative_prompt: "red", n: 2, size: "64x64", scale: 4, steps: 8, guidance_scale: 1.5, seed: 7,
+      scheduler: "euler",
     });
     await page.locator("#tiles button").nth(1).click();
     assert.match(await textOf(page, "#about-text"), /seed 8/);
@@ -181,8 +182,10 @@ const checks = [
   ["a dropped PNG fills in its settings, which can be undone, or is where to start from", async () => {
     const page = await open(browser, url);
     await page.fill("#steps", "9");
+    await page.selectOption("#scale", "1");
     await drop(page, "#panel-draw", "cat.png", recorded);
     await page.waitForSelector("#dropped:not([hidden])");
+    assert.equal(await value(page, "#scale"), "4");
     assert.equal(await value(page, "#prompt"), "a cat");
     assert.equal(await value(page, "#steps"), "6");
     assert.match(await value(page, "#seed"), /^\d+$/);

@@ -6,14 +6,13 @@ use altdiffusion_pipeline::{GenerateOptions, PromptReading};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use super::drawn_size::{DrawnSize, ModelSize};
 use crate::api::inputs::check_text;
 use crate::drawing::{ControlImage, DrawRequest, DrawingQueue, NamedLora};
 use crate::image_data::{self, GivenImage};
 use crate::problem::Problem;
 use crate::state::Shared;
 
-/// Sides of images are multiples of this.
-const SIDE_MULTIPLE: usize = 8;
 /// The largest guidance scale, and strength of a LoRA or a ControlNet.
 const LARGEST_FACTOR: f64 = 1000.0;
 
@@ -50,7 +49,7 @@ pub(crate) struct DrawFields {
     pub(crate) prompt: String,
     pub(crate) negative_prompt: Option<String>,
     pub(crate) n: Option<usize>,
-    /// (width, height) in pixels.
+    /// The image's (width, height) in pixels; with a scale, before it is enlarged.
     pub(crate) size: Option<(usize, usize)>,
     /// How many times larger the image gets.
     pub(crate) scale: Option<usize>,
@@ -89,29 +88,13 @@ impl DrawFields {
         let mut options = GenerateOptions::new(self.prompt).negative_prompt(negative_prompt);
         options =
             options.steps(steps).guidance_scale(guidance_scale).seed(self.seed.unwrap_or_else(random_seed));
-        if let Some((width, height)) = self.size {
-            for side in [width, height] {
-                if side == 0 || side % SIDE_MULTIPLE != 0 || side > limits.side {
-                    let problem = format!(
-                        "{width}x{height}, expected sides that {SIDE_MULTIPLE} divides, of at most {} pixels",
-                        limits.side
-                    );
-                    return Err(Problem::field("size", problem));
-                }
-            }
+        let scale = self.scale.map(|scale| within("scale", scale, 1, GenerateOptions::LARGEST_SCALE));
+        let model = ModelSize { sides: queue.status.default_size.get().copied(), scale: queue.model.scale };
+        let drawn = DrawnSize::of(self.size, scale.transpose()?, model, limits.side)?;
+        if let Some((width, height)) = drawn.sides {
             options = options.width(width).height(height);
         }
-        let scale = within("scale", self.scale.unwrap_or(1), 1, GenerateOptions::LARGEST_SCALE)?;
-        if scale > 1 {
-            let drawn = self.size.or_else(|| queue.status.default_size.get().copied());
-            let largest = drawn.map_or(0, |(width, height)| width.max(height)).saturating_mul(scale);
-            if largest > limits.side {
-                let problem =
-                    format!("{scale}, expected sides of at most {} pixels, found {largest}", limits.side);
-                return Err(Problem::field("scale", problem));
-            }
-            options = options.scale(scale);
-        }
+        options = options.scale(drawn.scale);
         if let Some(rescale) = self.guidance_rescale {
             options = options.guidance_rescale(share("guidance_rescale", rescale)?);
         }

@@ -31,7 +31,7 @@ pub(crate) struct ImageRequest {
     #[serde(default, deserialize_with = "whole_number")]
     #[schema(minimum = 1)]
     n: Option<usize>,
-    /// `WIDTHxHEIGHT` in pixels, or `auto`: the model's.
+    /// `WIDTHxHEIGHT` in pixels: the image's or, with `scale`, before it is enlarged. `auto` is the model's.
     #[serde(default)]
     #[schema(pattern = "^(auto|[0-9]+x[0-9]+)$")]
     size: Option<String>,
@@ -59,7 +59,8 @@ pub(crate) struct ImageRequest {
     partial_images: Option<usize>,
     #[serde(default)]
     negative_prompt: Option<String>,
-    /// How many times larger the images get along each side once they are drawn.
+    /// How many times larger the images get along each side once they are drawn. By default, with neither it nor a
+    /// size, the model's.
     #[serde(default, deserialize_with = "whole_number")]
     #[schema(minimum = 1, maximum = 4)]
     scale: Option<usize>,

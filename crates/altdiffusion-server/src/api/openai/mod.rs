@@ -2,6 +2,7 @@
 
 mod answer;
 pub(super) mod draw_options;
+mod drawn_size;
 pub(super) mod edits;
 pub(super) mod embeddings;
 pub(super) mod error;

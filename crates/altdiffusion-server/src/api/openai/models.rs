@@ -45,9 +45,11 @@ pub(crate) struct Model {
 struct Defaults {
     steps: usize,
     guidance_scale: f64,
-    /// Known once the model was loaded.
+    /// What the model draws, before it is enlarged. Known once the model was loaded.
     width: Option<usize>,
     height: Option<usize>,
+    /// How many times the sides of images are enlarged.
+    scale: usize,
 }
 
 impl Model {
@@ -69,6 +71,7 @@ impl Model {
                 guidance_scale: queue.model.guidance_scale,
                 width: size.map(|size| size.0),
                 height: size.map(|size| size.1),
+                scale: queue.model.scale,
             }),
             schedulers: Some(SchedulerKind::ALL.into_iter().map(SchedulerKind::name).collect()),
             loras: Some(state.folders.lora_names()),
