@@ -43,7 +43,8 @@ use self::exit_status::ExitStatus;
 
 pub use self::device::DeviceChoice;
 pub use self::shipped::{
-    GUIDANCE_SCALE as BUILT_IN_GUIDANCE_SCALE, STEPS as BUILT_IN_STEPS, source as built_in_model,
+    GUIDANCE_SCALE as BUILT_IN_GUIDANCE_SCALE, SCALE as BUILT_IN_SCALE, STEPS as BUILT_IN_STEPS,
+    source as built_in_model,
 };
 pub use self::shortage::Allocator;
 

@@ -27,6 +27,7 @@ fn _altdiffusion(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("BUILT_IN_STEPS", altdiffusion::BUILT_IN_STEPS)?;
     module.add("BUILT_IN_GUIDANCE_SCALE", altdiffusion::BUILT_IN_GUIDANCE_SCALE)?;
+    module.add("BUILT_IN_SCALE", altdiffusion::BUILT_IN_SCALE)?;
     module.add_class::<embedder::Embedder>()?;
     module.add_class::<streams::TextStream>()?;
     module.add_class::<streams::ImageStream>()?;

@@ -34,7 +34,7 @@ def test_it_draws_what_the_library_draws(pipeline, tmp_path):
     drawn = run("generate", "一只猫", "--seed", "7", "--steps", "3", "--output", "cat.png", cwd=tmp_path)
     assert drawn.returncode == 0, drawn.stderr
     assert drawn.stdout.startswith("cat.png: 256 × 256 pixels, seed 7")
-    expected = pipeline("一只猫", seed=7, steps=3, scale=4).images[0]
+    expected = pipeline("一只猫", seed=7, steps=3).images[0]
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "cat.png")), np.asarray(expected))
 
 

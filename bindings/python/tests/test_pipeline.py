@@ -246,8 +246,15 @@ def test_loras_are_managed_by_name(pipeline):
     np.testing.assert_array_equal(own("猫", steps=2).latents, pipeline("猫", steps=2).latents)
 
 
-def test_images_are_enlarged():
-    pipeline = altdiffusion.Pipeline()
-    assert pipeline("a cat", steps=2, seed=1, scale=3).images[0].size == (192, 192)
+def test_images_are_enlarged(pipeline):
+    def size(own, **options):
+        return own("a cat", steps=2, seed=1, **options).images[0].size
+
+    assert size(pipeline, scale=3) == (192, 192)
+    # By default as the command does, while a size is exact, as in diffusers.
+    assert (size(pipeline), size(pipeline, scale=1)) == ((256, 256), (64, 64))
+    assert (size(pipeline, width=72), size(pipeline, width=72, height=64, scale=2)) == ((72, 64), (144, 128))
+    other = altdiffusion.Pipeline(GOLDEN / MODELS[0])
+    assert size(other) == other.default_size
     with pytest.raises(altdiffusion.InputError, match="scale: 5, expected"):
         pipeline("a cat", steps=2, scale=5)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 __version__: str
 BUILT_IN_STEPS: int
 BUILT_IN_GUIDANCE_SCALE: float
+BUILT_IN_SCALE: int
 
 class ModelOptions(TypedDict):
     name: str | None

@@ -210,7 +210,7 @@ class Pipeline:
         eta: float = 0.0,
         guidance_rescale: float = 0.0,
         clip_skip: int | None = None,
-        scale: int = 1,
+        scale: int | None = None,
         output_type: Literal["pil", "np", "latent"] = "pil",
         callback: Callable[[int, float, NDArray[np.float32]], object] | None = None,
         callback_steps: int = 1,
@@ -220,7 +220,8 @@ class Pipeline:
 
         Args:
             prompt: one or several texts.
-            height, width: in pixels, multiples of 8. By default what the model was trained on.
+            height, width: in pixels, multiples of 8. By default what the model was trained on, and 256 for the model
+                inside the package, which draws 64 and enlarges that.
             num_inference_steps: denoising steps, 50 by default, and 6 for the model inside the package. `steps` is the
                 same.
             guidance_scale: how far to follow the prompt: 7.5 by default, and 2 for the model inside the package.
@@ -244,7 +245,8 @@ class Pipeline:
             guidance_rescale: how much of the contrast that guidance adds is removed, from 0 to 1.
             clip_skip: take the hidden states from that many layers before the last.
             scale: how many times larger the images get along each side once they are drawn, 1 to 4: by the model's own
-                network, or by interpolation if it has none.
+                network, or by interpolation if it has none. By default 1, and 4 for the model inside the package unless
+                `height` or `width` is given.
             output_type: "pil"; "np" for an array (images, height, width, 3) of numbers from 0 to 1; "latent" for the
                 latents.
             callback: called as `callback(step, timestep, latents)` after every `callback_steps` steps. An exception
@@ -258,6 +260,8 @@ class Pipeline:
         if self._model["name"] is None:
             count = native.BUILT_IN_STEPS if count is None else count
             guidance_scale = native.BUILT_IN_GUIDANCE_SCALE if guidance_scale is None else guidance_scale
+            if scale is None and width is None and height is None:
+                scale = native.BUILT_IN_SCALE
         prompts = [] if prompt is None else texts_of("prompt", prompt)
         each_prompt = 1 if num_images_per_prompt is None else whole("num_images_per_prompt", num_images_per_prompt)
         options: dict[str, Any] = {
