@@ -61,8 +61,17 @@ impl Losses {
         original: &ModelParts,
         written: impl FnOnce() -> Result<ModelParts>,
     ) -> Result<()> {
+        // Before a UNet is there beside the text encoder.
+        let probe = match self.is_measured() {
+            true => Some(original.probe_with_prompt()?),
+            false => None,
+        };
         let outputs = |unet: UNet2DConditionModel| -> Result<Vec<Tensor>> {
-            Ok(QuantizationProbe::new(unet.config())?.outputs(&unet, &Device::Cpu)?)
+            let probe = match &probe {
+                Some(probe) => probe.clone(),
+                None => QuantizationProbe::new(unet.config())?,
+            };
+            Ok(probe.outputs(&unet, &Device::Cpu)?)
         };
         // One UNet at a time: each is dropped before the next is loaded.
         let expected = outputs(original.load_unet(DType::F32, &Device::Cpu)?)?;

@@ -113,6 +113,21 @@ impl ModelParts {
         UNet2DConditionModel::new(&config, weights.var_builder(DType::F32, &Device::Cpu)?)
     }
 
+    /// A probe of the UNet with the hidden states of a prompt, for which factors are chosen; random ones have channels
+    /// of other sizes. With random ones if there is no tokenizer.
+    ///
+    /// # Errors
+    /// If a part is damaged or not supported.
+    pub fn probe_with_prompt(&self) -> Result<QuantizationProbe> {
+        let probe = QuantizationProbe::new(&parse_config(&self.unet.config)?)?;
+        let Some(tokenizer) = &self.tokenizer else { return Ok(probe) };
+        let tokenizer = Tokenizer::from_source(tokenizer, "tokenizer")?;
+        let config = ConditionerConfig::read(&self.text_encoder.config)?;
+        let weights = self.text_encoder.weights.var_builder(DType::F32, &Device::Cpu)?;
+        let encoder = PromptEncoder::new(tokenizer, config.build(weights)?);
+        Ok(probe.with_hidden_states(encoder.encode(&PROMPTS[..1])?.hidden_states))
+    }
+
     /// The weights of a part that are rounded when it is written in int8, with their numbers of input channels.
     fn layers_in_int8(&self, part: PartKind) -> Result<BTreeMap<String, usize>> {
         let entries = self.entries()?;
