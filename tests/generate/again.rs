@@ -42,7 +42,10 @@ fn random_options_are_read_from_the_image_alone() -> TestResult {
             let name = file.display().to_string();
             let output = run(place.path(), &["generate", "--like", &name, "--output", &again, "--json"])?;
             let stderr = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success() && stderr.is_empty(), "{draw}: {arguments:?}: {stderr}");
+            // A machine without Chinese fonts says so of a sheet.
+            let mut said =
+                stderr.lines().filter(|line| !line.starts_with("warning: no system font can draw"));
+            assert!(output.status.success() && said.next().is_none(), "{draw}: {arguments:?}: {stderr}");
             let drawn = image::open(place.path().join(&again))?;
             assert!(
                 image::open(&file)? == drawn,
