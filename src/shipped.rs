@@ -15,7 +15,7 @@ pub const SIDE: usize = 64;
 pub const STEPS: usize = 6;
 
 /// Below, more images are of another concept; above, they are further from the originals.
-pub const GUIDANCE_SCALE: f64 = 2.;
+pub const GUIDANCE_SCALE: f64 = 1.5;
 
 /// How many times its images' sides are enlarged.
 pub const SCALE: usize = 4;

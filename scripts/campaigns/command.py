@@ -14,6 +14,7 @@ import random
 import resource
 import shutil
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -176,17 +177,23 @@ def main():
     chosen = [kind for kind in KINDS if not asked.kinds or kind.__name__ in asked.kinds]
     table, end = Table("Damaged files and odd options, through the whole program"), time.monotonic() + 60 * asked.minutes
     # A pool would take all tasks at once, which end with the time only if they are taken one after the other.
-    free = multiprocessing.Semaphore(2 * asked.jobs)
+    free, stopped = threading.Semaphore(2 * asked.jobs), threading.Event()
 
     def given():
         for task in tasks(chosen, asked.seed, asked.count, end):
             free.acquire()
+            if stopped.is_set():
+                return
             yield task
 
     with multiprocessing.Pool(asked.jobs) as pool:
-        for outcome in pool.imap_unordered(attempt, given()):
+        try:
+            for outcome in pool.imap_unordered(attempt, given()):
+                free.release()
+                table.add(*outcome)
+        finally:
+            stopped.set()
             free.release()
-            table.add(*outcome)
     table.finish()
 
 

@@ -237,13 +237,17 @@ impl Search {
     /// Another name may be the same model, so only warn.
     fn warn_of_other_model(&self, index: &Index, source: &ModelSource) {
         let model = source.to_string();
-        if let Some(info) = index.info()
-            && info.model != model
-            && (info.revision.is_none() || info.revision.as_deref() != source.commit())
-        {
+        let Some(info) = index.info() else { return };
+        // Where both commits are known, names say less.
+        let (is_other, of_index, of_search) = match (info.revision.as_deref(), source.commit()) {
+            (Some(made), Some(used)) => {
+                (made != used, format!("{} at {made}", info.model), format!("{model} at {used}"))
+            }
+            _ => (info.model != model, info.model.clone(), model),
+        };
+        if is_other {
             let index = self.index.display();
-            let line = format!("{index} was made with {}, and is searched with {model}", info.model);
-            warn(&line);
+            warn(&format!("{index} was made with {of_index}, and is searched with {of_search}"));
         }
     }
 }

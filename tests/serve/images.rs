@@ -246,7 +246,7 @@ fn models_are_listed() -> TestResult {
     assert_eq!(model["capabilities"], json!(["images", "hidden_states", "embeddings"]));
     assert_eq!(
         model["defaults"],
-        json!({ "steps": 6, "guidance_scale": 2.0, "width": 64, "height": 64, "scale": 4 })
+        json!({ "steps": 6, "guidance_scale": 1.5, "width": 64, "height": 64, "scale": 4 })
     );
     assert_eq!(served.get("/v1/models/emoji")?.json()?["id"], "emoji");
     assert_eq!(served.get("/v1/models/BAAI/none")?.status, 404);

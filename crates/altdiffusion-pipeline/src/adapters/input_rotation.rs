@@ -212,8 +212,8 @@ impl InputRotation {
 }
 
 impl Order {
-    /// The order of the butterfly factor `number`: in every group of 2^`number` blocks come first the even halves of
-    /// blocks, then the odd ones.
+    /// The order of the butterfly factor `number`: in every group of 2^`number` blocks, the inputs of its first half
+    /// go to the even halves of blocks, those of its second half to the odd ones.
     fn of_butterfly(number: usize, count: usize, size: usize) -> std::result::Result<Self, String> {
         let (half, group) = (size / 2, size << number);
         let halves = group / half;
@@ -325,7 +325,12 @@ mod tests {
         let mut two = [0f32; 16];
         two[9] = 1.0;
         let two = InputRotation::boft(&tensor(&two, &[2, 2, 2, 2])?, tensor(&[1.0], &[1, 1])?)?;
-        check(&two, &[1.0, 0.0, 0.0, 5.0], &[0.6, 0.0, 0.8, 5.0])
+        check(&two, &[1.0, 0.0, 0.0, 5.0], &[0.6, 0.0, 0.8, 5.0])?;
+        // The third mixes inputs 0 and 4: with the order turned round, it would be 0 and 2.
+        let mut three = [0f32; 48];
+        three[33] = 1.0;
+        let three = InputRotation::boft(&tensor(&three, &[3, 4, 2, 2])?, tensor(&[1.0], &[1, 1])?)?;
+        check(&three, &[1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 5.0], &[0.6, 0.0, 0.0, 0.0, 0.8, 0.0, 0.0, 5.0])
     }
 
     #[test]
@@ -344,7 +349,7 @@ mod tests {
         Ok(())
     }
 
-    /// However large its numbers, a rotation changes no length, and no two factors the same inputs alone.
+    /// However large its numbers, a rotation changes no lengths and no angles.
     #[test]
     fn lengths_are_kept() -> TestResult {
         let old = normal(1, &[5, 16]);

@@ -1,5 +1,7 @@
 //! Reads a request as stable-diffusion-webui's clients send it.
 
+use std::ops::RangeInclusive;
+
 use altdiffusion_pipeline::GenerateOptions;
 use altdiffusion_pipeline::image_metadata::ImageFileFormat;
 use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing};
@@ -351,6 +353,8 @@ impl WebuiRequest {
     }
 }
 
+/// How far from black or white the extension takes a mask for empty.
+const EVEN: u8 = 5;
 /// Fields of a unit that limit it to a part of the image.
 const MASKS: [&str; 3] = ["mask", "mask_image", "effective_region_mask"];
 
@@ -360,8 +364,8 @@ async fn check_is_even(state: &Shared, field: &str, mask: &Value) -> Result<(), 
     let text = mask.as_str().ok_or_else(|| Problem::field(field, "expected an image in base64"))?;
     let given = GivenImage::of_text(&state.decoding, field, text.to_owned()).await?;
     let mask = image_data::rgb(&given.image);
-    let is_all = |value: u8| mask.pixels().all(|pixel| pixel.0[0] == value);
-    if is_all(0) || is_all(u8::MAX) {
+    let is_all = |values: RangeInclusive<u8>| mask.pixels().all(|pixel| values.contains(&pixel.0[0]));
+    if is_all(0..=EVEN) || is_all(u8::MAX - EVEN..=u8::MAX) {
         return Ok(());
     }
     let problem = "expected none, or one that is all black or all white: the whole image is followed";
