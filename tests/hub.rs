@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use test_support::{TestResult, copy_directory, golden};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+const LATER_COMMIT: &str = "89abcdef0123456789abcdef0123456789abcdef";
 const CACHED: &str = "models--org--tiny";
 
 /// A hub's content, and a user's home directory.
@@ -233,6 +234,17 @@ fn vectors_record_the_commit_of_their_model() -> TestResult {
         let words = ["search", "x.safetensors", "a cat"];
         let (code, _, errors) = run(place.command(&hub.endpoint(), &words))?;
         assert!(code == Some(0) && !errors.contains("was made with"), "{errors}");
+    }
+    // The branch goes on. The recorded commit is still searched with, and another one is named.
+    copy_directory(&golden("dual_encoders/clip"), &place.root.path().join("org/clip").join(LATER_COMMIT))?;
+    let refs = format!(r#"{{"org/clip": {{"main": "{LATER_COMMIT}"}}}}"#);
+    fs::write(place.root.path().join("refs.json"), refs)?;
+    let hub = place.hub(Manner::default());
+    for (words, is_other) in [(&[][..], false), (&["--model", "org/clip"], true)] {
+        let words = [&["search", "x.safetensors", "a cat"], words].concat();
+        let (code, _, errors) = run(place.command(&hub.endpoint(), &words))?;
+        let warning = format!("was made with org/clip@main at {COMMIT}");
+        assert!(code == Some(0) && errors.contains(&warning) == is_other, "{words:?}: {errors}");
     }
     Ok(())
 }

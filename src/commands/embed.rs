@@ -23,7 +23,7 @@ use crate::vector_output::VectorOutput;
 ///
 /// Millions of items are fine. Work in progress is kept in the folder OUTPUT.partial, or in the database; run the same
 /// command again to resume. An image that cannot be read is reported and skipped; so is a row whose text is null or
-/// missing, and after the first row of JSON lines or CSV, one that cannot be read.
+/// missing, or which, after the first row of JSON lines or CSV, cannot be read.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Embed {

@@ -108,7 +108,7 @@ pub struct Generate {
 
     /// How closely to follow the prompt; 1 or less means no guidance.
     ///
-    /// Without guidance, an image takes half the time. By default 7.5, and 2 for the model inside this program. High
+    /// Without guidance, an image takes half the time. By default 7.5, and 1.5 for the model inside this program. High
     /// values make harsh images.
     #[arg(long, aliases = ["cfg-scale", "cfg", "guidance"], value_name = "X", value_parser = option_values::finite, allow_negative_numbers = true)]
     pub(super) guidance_scale: Option<f64>,

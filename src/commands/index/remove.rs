@@ -11,7 +11,7 @@ use crate::standard_streams::{complain, print_json, print_line};
 
 /// Take folders or images out of an index. The files stay as they are.
 ///
-/// What is not in the index is an error, but does not keep the others in it.
+/// A path that is not in the index is an error; the others are taken out all the same.
 #[derive(Debug, Args)]
 pub struct Remove {
     /// Folders with everything in them, or images.
@@ -21,7 +21,7 @@ pub struct Remove {
     #[command(flatten)]
     database: DatabaseArgs,
 
-    /// Print JSON: a list of objects with path, files, the number of files taken out, and error, null if there is none.
+    /// Print JSON: a list of objects with path, files (how many were taken out) and error (null if there is none).
     #[arg(long)]
     json: bool,
 }

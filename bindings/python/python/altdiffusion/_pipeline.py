@@ -224,7 +224,7 @@ class Pipeline:
                 inside the package, which draws 64 and enlarges that.
             num_inference_steps: denoising steps, 50 by default, and 6 for the model inside the package. `steps` is the
                 same.
-            guidance_scale: how far to follow the prompt: 7.5 by default, and 2 for the model inside the package.
+            guidance_scale: how far to follow the prompt: 7.5 by default, and 1.5 for the model inside the package.
             negative_prompt: what to keep out: one text, or one for each prompt.
             num_images_per_prompt: 1 by default.
             seed: of the noise. The image is the one that diffusers draws with
