@@ -129,6 +129,26 @@ fn every_weight_can_be_trained() {
 }
 
 #[test]
+fn a_decoder_may_be_wider_than_its_encoder() {
+    let (mut config, _) = model::<AutoencoderKlConfig>("variants/vae_old_names");
+    config.decoder_block_out_channels =
+        config.block_out_channels.iter().map(|channels| Some(2 * channels)).collect();
+    let variables = VarMap::new();
+    let vae =
+        AutoencoderKl::new(&config, VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu)).unwrap();
+    let weights = variables.data().lock().unwrap();
+    let channels = |name: &str| weights[name].dim(0).unwrap();
+    assert_eq!(Some(&channels("encoder.conv_in.weight")), config.block_out_channels.first());
+    assert_eq!(
+        Some(channels("decoder.conv_in.weight")),
+        config.block_out_channels.last().map(|last| 2 * last)
+    );
+    let pixels = normal(4, &[1, config.in_channels, 8, 8]);
+    let latents = vae.encode(&pixels).unwrap().mean;
+    assert_eq!(vae.decode(&latents).unwrap().dims(), pixels.dims());
+}
+
+#[test]
 fn bad_configurations_and_tensors_are_named() {
     let (config, weights) = model::<AutoencoderKlConfig>("alt_diffusion/vae");
     let message = |change: &dyn Fn(&mut AutoencoderKlConfig)| {
@@ -140,6 +160,12 @@ fn bad_configurations_and_tensors_are_named() {
     assert!(message(&|config| config.norm_num_groups = 0).contains("`norm_num_groups` is 0"));
     assert!(message(&|config| config.norm_num_groups = 3).contains("multiples of `norm_num_groups` = 3"));
     assert!(message(&|config| config.layers_per_block = usize::MAX).contains("`layers_per_block`"));
+    let decoder = |channels: &[usize]| {
+        let channels = Some(channels.to_vec());
+        message(&|config| config.decoder_block_out_channels.clone_from(&channels))
+    };
+    assert!(decoder(&[32, 32]).contains("`decoder_block_out_channels` is [32, 32]; expected 4 levels"));
+    assert!(decoder(&[0; 4]).contains("`decoder_block_out_channels` is 0"));
     assert!(message(&|config| config.scaling_factor = f64::NAN).contains("`scaling_factor`"));
     assert!(message(&|config| config.down_block_types = vec!["X".into(); 4]).contains("DownEncoderBlock2D"));
     assert!(

@@ -64,7 +64,8 @@ fn small_recipe() -> EmojiRecipe {
     for stage in &mut recipe.realign {
         (stage.batch_size, stage.optimizer.steps) = (2, 2);
     }
-    let decoder = DecoderStage { batch_size: 2, ..recipe.decoder.clone() };
+    let decoder =
+        DecoderStage { batch_size: 2, block_out_channels: Some(vec![8, 16]), ..recipe.decoder.clone() };
     recipe.drawn = Some(DrawnStage { drawings: 2, steps: 2, guidance_scale: 2., decoder });
     recipe.upscaler = Some(UpscalerStage {
         images: "large".into(),

@@ -23,6 +23,9 @@ pub struct AutoencoderKlConfig {
     pub up_block_types: Vec<String>,
     /// Channels of each level, highest resolution first. The resolution halves from each level to the next.
     pub block_out_channels: Vec<usize>,
+    /// Channels of each level of the decoder, where they differ from the encoder's; not in diffusers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decoder_block_out_channels: Option<Vec<usize>>,
     /// Residual blocks per level of the encoder; the decoder has one more.
     pub layers_per_block: usize,
     /// Channels of the latents.
@@ -49,6 +52,7 @@ impl ConfigFile for AutoencoderKlConfig {
 const FIELDS: FieldTable = FieldTable {
     used: &[
         "block_out_channels",
+        "decoder_block_out_channels",
         "down_block_types",
         "in_channels",
         "latent_channels",
@@ -82,6 +86,7 @@ impl Default for AutoencoderKlConfig {
             down_block_types: vec![DOWN_BLOCK.to_string()],
             up_block_types: vec![UP_BLOCK.to_string()],
             block_out_channels: vec![64],
+            decoder_block_out_channels: None,
             layers_per_block: 1,
             latent_channels: 4,
             norm_num_groups: 32,
@@ -106,6 +111,11 @@ impl AutoencoderKlConfig {
         1 << self.block_out_channels.len().saturating_sub(1)
     }
 
+    /// Channels of each level of the decoder, highest resolution first.
+    pub(super) fn decoder_channels(&self) -> &[usize] {
+        self.decoder_block_out_channels.as_ref().unwrap_or(&self.block_out_channels)
+    }
+
     /// The configuration of a residual block: no time embedding, no rescaling.
     pub(super) fn resnet(&self, in_channels: usize, out_channels: usize) -> ResnetConfig {
         ResnetConfig {
@@ -128,6 +138,13 @@ impl AutoencoderKlConfig {
         check.size("norm_num_groups", self.norm_num_groups)?;
         check.levels("block_out_channels", &self.block_out_channels, self.norm_num_groups)?;
         let levels = self.block_out_channels.len();
+        if let Some(channels) = &self.decoder_block_out_channels {
+            check.levels("decoder_block_out_channels", channels, self.norm_num_groups)?;
+            if channels.len() != levels {
+                let expected = format!("{levels} levels, as in block_out_channels");
+                return Err(check.error("decoder_block_out_channels", expected, format!("{channels:?}")));
+            }
+        }
         check.block_types("down_block_types", &self.down_block_types, levels, &[DOWN_BLOCK])?;
         check.block_types("up_block_types", &self.up_block_types, levels, &[UP_BLOCK])?;
         if !(self.scaling_factor.is_finite() && self.scaling_factor > 0.0) {

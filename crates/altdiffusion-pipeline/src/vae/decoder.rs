@@ -24,7 +24,7 @@ pub(super) struct Decoder {
 
 impl Decoder {
     pub(super) fn new(config: &AutoencoderKlConfig, vb: VarBuilder) -> Result<Self> {
-        let channels = &config.block_out_channels;
+        let channels = config.decoder_channels();
         let (Some(&first), Some(&last)) = (channels.first(), channels.last()) else {
             return Err(Error::Config {
                 model: "AutoencoderKL",

@@ -18,6 +18,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DecoderStage {
+    /// Channels per level of a new decoder, highest resolution first; by default the one there is is trained further.
+    #[serde(default)]
+    pub block_out_channels: Option<Vec<usize>>,
     /// Images per batch.
     pub batch_size: usize,
     /// The largest standard deviation of noise added to latents of standard deviation 1.
@@ -47,6 +50,10 @@ impl DecoderStage {
         let device = images.device();
         let workers = Workers::on(device, self.parts)?;
         let share = workers.share("decoder.batch_size", self.batch_size)?;
+        if let Some(channels) = &self.block_out_channels {
+            trained.model.weights.retain(|name, _| !name.starts_with("decoder."));
+            trained.model.config.decoder_block_out_channels = Some(channels.clone());
+        }
         let parameters = Parameters::new(seed)
             .starting_from(frozen(&trained.model.weights, device))
             .training(|name| name.starts_with("decoder.") || name.starts_with("post_quant_conv."));
