@@ -14,7 +14,7 @@ use altdiffusion_pipeline::unet::UNet2DConditionModel;
 use altdiffusion_pipeline::{
     Conditioning, DenoiseOptions, Guidance, PROMPT_TOKENS, Start, TextStates, denoise,
 };
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -70,11 +70,18 @@ impl DrawnStage {
                 self.draw(stages, drawn, unet, text_encoder, &own.latents)?,
             )]))
         })?;
-        let drawings = cache.tensor(drawings, "latents")?.to_device(device)?;
-        let mut images = vec![stages.corpus.images.clone()];
-        images.extend(std::iter::repeat_n(drawn.images.clone(), self.drawings));
+        let drawings = cache.tensor(drawings, "latents")?;
+        let originals = stages.vae.clone().with_latents(&drawn.images)?.latents;
+        let right = right_drawings(&drawings, &originals, &drawn.owners)?;
+        let share = 100. * right.len() as f64 / drawings.dim(0)? as f64;
+        observer.note(&run.stage(), &format!("{share:.1} % of the drawings are of the right concept"));
+        let n = drawn.owners.len() as u32;
+        let chosen = Tensor::new(right.as_slice(), &Device::Cpu)?;
+        let drawings = drawings.index_select(&chosen, 0)?.to_device(device)?;
+        let of = Tensor::new(right.iter().map(|drawing| drawing % n).collect::<Vec<_>>(), device)?;
+        let images = Tensor::cat(&[&stages.corpus.images, &drawn.images.index_select(&of, 0)?], 0)?;
         let mut vae = TrainedVae { latents: Tensor::cat(&[&own.latents, &drawings], 0)?, model: own.model };
-        self.decoder.train(&mut vae, &Tensor::cat(&images, 0)?, &run, recipe.seed, observer)?;
+        self.decoder.train(&mut vae, &images, &run, recipe.seed, observer)?;
         Ok(vae.model)
     }
 
@@ -129,5 +136,40 @@ impl DrawnStage {
             }
         }
         Ok(Tensor::cat(&latents, 0)?)
+    }
+}
+
+/// The drawings (all images in turn, several times) that are nearest to an image of their own concept. From the others,
+/// a decoder would learn blends of two concepts.
+fn right_drawings(
+    drawings: &Tensor,
+    originals: &Tensor,
+    owners: &[usize],
+) -> altclip_training::Result<Vec<u32>> {
+    let originals = originals.to_device(&Device::Cpu)?.flatten_from(1)?;
+    let drawings = drawings.flatten_from(1)?;
+    // Nearest: the squared distance without the drawing's own square.
+    let products = drawings.matmul(&originals.t()?)?;
+    let distances = originals.sqr()?.sum(1)?.broadcast_sub(&(products * 2.)?)?;
+    let nearest = distances.argmin(1)?.to_vec1::<u32>()?;
+    let right = |&(drawing, &nearest): &(usize, &u32)| {
+        owners.get(nearest as usize) == owners.get(drawing % owners.len())
+    };
+    Ok(nearest.iter().enumerate().filter(right).map(|(drawing, _)| drawing as u32).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_drawings_nearest_to_their_own_concept() {
+        // Two styles of concept 7, one of concept 3; drawn twice.
+        let originals = Tensor::new(&[[0f32, 0.], [0., 4.], [4., 0.]], &Device::Cpu).unwrap();
+        let drawings = [[0.1f32, 0.], [3.9, 0.2], [4., 0.1], [0., 3.], [0., 4.5], [0.3, 0.1]];
+        let drawings = Tensor::new(&drawings, &Device::Cpu).unwrap();
+        let right = right_drawings(&drawings, &originals, &[7, 7, 3]).unwrap();
+        // The second is of concept 3 instead of 7, the last of 7 instead of 3; the fourth is of the other style.
+        assert_eq!(right, [0, 2, 3, 4]);
     }
 }
