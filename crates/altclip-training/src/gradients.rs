@@ -6,8 +6,8 @@ use crate::parallel::Communicator;
 use crate::workers::Workers;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, TensorId, Var};
+use rayon::prelude::*;
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
 /// The losses of parts of a batch, with the sums of their gradients.
 pub struct Gradients {
@@ -100,17 +100,21 @@ impl Gradients {
         self.extend(other.of)
     }
 
-    fn extend(&mut self, others: HashMap<TensorId, Tensor>) -> Result<()> {
-        for (id, other) in others {
-            match self.of.entry(id) {
-                Entry::Vacant(place) => drop(place.insert(other)),
-                Entry::Occupied(mut place) => {
-                    // Otherwise the sum would remember what it was made of.
-                    let sum = (place.get() + other)?.detach();
-                    place.insert(sum);
-                }
+    fn extend(&mut self, mut others: HashMap<TensorId, Tensor>) -> Result<()> {
+        // Detached, since the sum would remember what it was made of.
+        let add = |(id, sum): (&TensorId, &mut Tensor)| -> candle_core::Result<()> {
+            if let Some(other) = others.get(id) {
+                *sum = (&*sum + other)?.detach();
             }
+            Ok(())
+        };
+        if self.of.values().all(|sum| sum.device().is_cpu()) {
+            self.of.par_iter_mut().try_for_each(add)?;
+        } else {
+            self.of.iter_mut().try_for_each(add)?;
         }
+        others.retain(|id, _| !self.of.contains_key(id));
+        self.of.extend(others);
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use crate::parameters::Parameters;
 use crate::settings;
 use candle_core::{DType, Result, Tensor, Var};
 use fused_ops::{AdamStep, blend, blend_square};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -173,10 +174,13 @@ impl Optimizer {
     /// # Errors
     /// If the norm is not finite; no weight is changed then.
     pub fn step(&mut self, gradients: &Gradients) -> Result<f64> {
-        let grads: Vec<Option<Tensor>> =
-            self.slots.iter().map(|slot| gradients.of_weight(&slot.weight)).collect::<Result<_>>()?;
-        let norms: Vec<Tensor> =
-            grads.iter().flatten().map(|grad| grad.sqr()?.sum_all()).collect::<Result<_>>()?;
+        let squared = |slot: &Slot| {
+            let Some(grad) = gradients.of_weight(&slot.weight)? else { return Ok(None) };
+            let square = grad.sqr()?.sum_all()?;
+            Ok(Some((grad, square)))
+        };
+        let grads = self.side_by_side(self.slots.iter().collect(), squared)?;
+        let norms: Vec<&Tensor> = grads.iter().flatten().map(|(_, square)| square).collect();
         // All at once, so that a GPU is waited for only once.
         let norms: Vec<f32> =
             if norms.is_empty() { Vec::new() } else { Tensor::stack(&norms, 0)?.to_vec1()? };
@@ -190,8 +194,8 @@ impl Optimizer {
         let OptimizerConfig { beta1, beta2, weight_decay, ema_decay, .. } = self.config;
         let step = self.step as f64;
         let ema_decay = ema_decay.min((1. + step) / (10. + step));
-        for (slot, grad) in self.slots.iter().zip(grads) {
-            if let Some(grad) = grad {
+        let update = |(slot, grad): (&Slot, Option<(Tensor, Tensor)>)| {
+            if let Some((grad, _)) = grad {
                 let grad = if clip < 1. { (grad * clip)? } else { grad };
                 blend(&slot.first, &grad, beta1)?;
                 blend_square(&slot.second, &grad, beta2)?;
@@ -206,9 +210,23 @@ impl Optimizer {
                 update.apply(&slot.master, &slot.first, &slot.second)?;
                 slot.publish()?;
             }
-            blend(&slot.average, &slot.master, ema_decay)?;
-        }
+            blend(&slot.average, &slot.master, ema_decay)
+        };
+        self.side_by_side(self.slots.iter().zip(grads).collect(), update)?;
         Ok(norm)
+    }
+
+    /// Maps what belongs to the weights, in order; on a CPU several at a time.
+    fn side_by_side<I: Send, T: Send>(
+        &self,
+        items: Vec<I>,
+        map: impl Fn(I) -> Result<T> + Send + Sync,
+    ) -> Result<Vec<T>> {
+        if self.slots.iter().all(|slot| slot.weight.device().is_cpu()) {
+            items.into_par_iter().map(map).collect()
+        } else {
+            items.into_iter().map(map).collect()
+        }
     }
 
     /// The averaged weights, by name.
