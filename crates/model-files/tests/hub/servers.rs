@@ -1,6 +1,7 @@
 //! Tests that downloads from all kinds of servers are complete or fail.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use model_files::source::{HubOptions, ModelSource};
@@ -68,6 +69,27 @@ fn every_manner_of_server_delivers_whole_files() {
     }
     assert_eq!(count, 486);
     assert!(hub.requests().iter().all(|request| request.header("accept-encoding") == Some("identity")));
+}
+
+/// nginx makes an ETag of a file's time and size alone, so that files copied at once often share one.
+#[test]
+fn files_with_equal_etags_are_not_taken_for_each_other() {
+    for api in [true, false] {
+        let place = Place::new();
+        let other = weights().into_iter().rev().collect::<Vec<u8>>();
+        place.write(COMMIT, "other.bin", &other);
+        let hub = place.hub(Manner { etag: Etag::Opaque, api, ..Manner::default() });
+        let model = place.open(&hub);
+        assert!(fs::read(model.file("weights.bin").unwrap()).unwrap() == weights());
+        assert!(fs::read(model.file("other.bin").unwrap()).unwrap() == other);
+        // The names are hashes, as on the hub itself.
+        let blobs = place.cached(&format!("{FOLDER}/blobs"));
+        let is_hash = |path: &PathBuf| {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+        };
+        assert!(blobs.len() == 2 && blobs.iter().all(is_hash), "{blobs:?}");
+    }
 }
 
 #[test]

@@ -29,6 +29,13 @@ impl Expected {
             _ => None,
         }
     }
+
+    /// The hexadecimal digits, by which the hub calls this content.
+    pub(super) fn digits(&self) -> &str {
+        match self {
+            Self::Sha256(digits) | Self::Sha1(digits) => digits,
+        }
+    }
 }
 
 /// The hashes of what was written so far.

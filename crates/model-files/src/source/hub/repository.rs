@@ -247,12 +247,15 @@ impl HubRepository {
         let linked_size = first(&LINKED_SIZE).and_then(|size| size.trim().parse().ok());
         let is_end = (200..300).contains(&answer.status);
         let own_size = is_end.then(|| announced_size(&answer.headers)).flatten();
-        let hash = etag.and_then(Expected::of_etag).or_else(|| listed.and_then(|file| file.hash.clone()));
+        let own_hash = etag.and_then(Expected::of_etag);
+        // An ETag that is no hash, such as a plain web server's time and size, may be that of several files.
+        let etag = etag.filter(|_| own_hash.is_some()).map(str::to_owned);
+        let hash = own_hash.or_else(|| listed.and_then(|file| file.hash.clone()));
         Ok(Some(FileVersion {
             path: relative.to_owned(),
             commit: commit.to_owned(),
             url,
-            etag: etag.map(str::to_owned),
+            etag: etag.or_else(|| hash.as_ref().map(|hash| hash.digits().to_owned())),
             size: linked_size.or(own_size).or_else(|| listed.and_then(|file| file.size)),
             hash,
         }))

@@ -27,7 +27,7 @@ pub(crate) struct FileVersion {
     pub path: String,
     pub commit: String,
     pub url: Url,
-    /// The version's name, if the server has one.
+    /// The version's name, if the server has one that no other content has.
     pub etag: Option<String>,
     pub size: Option<u64>,
     pub hash: Option<Expected>,
