@@ -7,7 +7,7 @@ use model_files::ErrorKind;
 use model_files::source::{CachedModels, HubOptions, ModelSource};
 
 use crate::mock_hub::Manner;
-use crate::place::{COMMIT, CONFIG, NEXT_COMMIT, Place, REPOSITORY, line_of, weights};
+use crate::place::{COMMIT, CONFIG, FOLDER, NEXT_COMMIT, Place, REPOSITORY, line_of, weights};
 
 /// `hub-two-commits-mixed`: main moves between two runs, or during one.
 #[test]
@@ -163,4 +163,34 @@ fn cached_models_are_removed_whole_or_by_commit() {
     models.remove(REPOSITORY).unwrap();
     assert!(models.list().unwrap().is_empty());
     assert!(CachedModels::new("/no/such/cache").list().unwrap().is_empty());
+}
+
+/// Desktops leave files wherever they are shown a folder; `scan_cache_dir` of huggingface_hub passes over `.DS_Store`,
+/// `Thumbs.db` and `desktop.ini` too.
+#[test]
+fn files_that_desktops_leave_in_the_cache_are_passed_over() {
+    let place = Place::new();
+    let hub = place.hub(Manner::default());
+    place.open(&hub).file("unet/config.json").unwrap();
+    let cache = place.home.path().join("hub");
+    let folder = place.home.path().join(FOLDER);
+    for left in [
+        cache.join(".DS_Store"),
+        cache.join("models--of--nobody"),
+        folder.join(".DS_Store"),
+        folder.join("refs/.DS_Store"),
+        folder.join("refs/desktop.ini"),
+        folder.join("snapshots/.DS_Store"),
+        folder.join("blobs/.DS_Store"),
+    ] {
+        fs::write(left, b"\0\0\0\x01Bud1\xff\xfe").unwrap();
+    }
+    let models = CachedModels::new(cache);
+    let listed = models.list().unwrap();
+    let [model] = listed.as_slice() else { panic!("{listed:?}") };
+    assert_eq!((model.name.as_str(), model.commit.as_str()), (REPOSITORY, COMMIT));
+    assert_eq!(model.revisions, ["main"]);
+    assert!(place.offline().file("unet/config.json").is_ok());
+    models.remove(&format!("{REPOSITORY}@main")).unwrap();
+    assert!(models.list().unwrap().is_empty());
 }

@@ -49,6 +49,7 @@ impl CachedModels {
                 .file_name()
                 .and_then(|name| name.to_str())
                 .and_then(|name| name.strip_prefix(FOLDER_PREFIX));
+            let name = name.filter(|_| folder.is_dir());
             let Some(name) = name.map(|name| name.replacen("--", "/", 1)) else { continue };
             models.extend(commits(&folder, &name)?);
         }
@@ -90,13 +91,16 @@ fn commits(folder: &Path, name: &str) -> Result<Vec<CachedModel>> {
     let mut refs: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let root = folder.join("refs");
     for path in files_below(&root)? {
-        let commit = fs::read_to_string(&path).map_err(Error::io(path.display().to_string()))?;
+        // Of what desktops leave there, such as .DS_Store, nothing is the name of a commit.
+        let commit = fs::read(&path).map_err(Error::io(path.display().to_string()))?;
+        let commit = String::from_utf8_lossy(&commit).trim().to_owned();
         let revision = path.strip_prefix(&root).unwrap_or(&path).to_string_lossy().replace('\\', "/");
-        refs.entry(commit.trim().to_owned()).or_default().push(revision);
+        refs.entry(commit).or_default().push(revision);
     }
     let mut found = Vec::new();
     for path in entries(&folder.join("snapshots"))? {
-        let Some(commit) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        let commit = path.file_name().and_then(|name| name.to_str()).filter(|_| path.is_dir());
+        let Some(commit) = commit else { continue };
         let (mut size, mut modified) = (0, None);
         for file in files_below(&path)? {
             // A dangling link takes no space.
