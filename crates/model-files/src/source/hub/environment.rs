@@ -70,7 +70,7 @@ impl HubOptions {
         };
         options.metadata_timeout = seconds("HF_HUB_ETAG_TIMEOUT", options.metadata_timeout);
         options.download_timeout = seconds("HF_HUB_DOWNLOAD_TIMEOUT", options.download_timeout);
-        options.proxies = Proxies::from_variables(&given);
+        options.proxies = Proxies::from_variables(variable);
         options.authorities = CERTIFICATE_VARIABLES
             .iter()
             .filter_map(|name| given(name))

@@ -20,12 +20,14 @@ pub struct Proxies {
 }
 
 impl Proxies {
-    /// Reads the proxies from variables. Lower case takes precedence, as in curl.
+    /// Reads the proxies from variables. Lower case takes precedence, even if it is empty, which means none: as in curl
+    /// and Python.
     pub(super) fn from_variables(variable: &dyn Fn(&str) -> Option<String>) -> Self {
-        let either = |name: &str| variable(&name.to_lowercase()).or_else(|| variable(name));
+        let filled = |value: Option<String>| value.filter(|value| !value.trim().is_empty());
+        let either = |name: &str| filled(variable(&name.to_lowercase()).or_else(|| variable(name)));
         // In CGI programs HTTP_PROXY is set by any client that sends a header "Proxy".
         let http = match variable("REQUEST_METHOD") {
-            Some(_) => variable("http_proxy"),
+            Some(_) => filled(variable("http_proxy")),
             None => either("HTTP_PROXY"),
         };
         let exceptions = either("NO_PROXY").unwrap_or_default();
@@ -66,7 +68,7 @@ fn excepts(entry: &str, url: &Url) -> bool {
         Some((name, port)) if port.parse::<u16>().is_ok() => (name, port.parse::<u16>().ok()),
         _ => (entry, None),
     };
-    let name = name.trim_start_matches('*').trim_start_matches('.').to_lowercase();
+    let name = name.trim_start_matches('*').trim_matches('.').to_lowercase();
     let host = url.host().trim_end_matches('.');
     let is_within =
         host.strip_suffix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
@@ -122,6 +124,7 @@ mod tests {
             ("Hub.Example", "https://hub.example", true),
             ("hub.example", "https://cdn.hub.example", true),
             ("hub.example", "https://nohub.example", false),
+            ("hub.example.", "https://hub.example", true),
             ("hub.example:8443", "https://hub.example:8443", true),
             ("hub.example:8443", "https://hub.example", false),
             ("hub.example:443", "https://hub.example", true),
@@ -155,6 +158,14 @@ mod tests {
         assert_eq!(of(&both, "http://a").as_deref(), Some("all"));
         let cgi = variables(&[("HTTP_PROXY", "evil"), ("REQUEST_METHOD", "GET")]);
         assert_eq!(of(&cgi, "http://a"), None);
+        let none = variables(&[
+            ("HTTPS_PROXY", "big"),
+            ("https_proxy", ""),
+            ("HTTP_PROXY", "p"),
+            ("ALL_PROXY", " "),
+        ]);
+        assert_eq!(of(&none, "https://a"), None);
+        assert_eq!(of(&none, "http://a").as_deref(), Some("p"));
         let excepted = variables(&[("HTTP_PROXY", "p"), ("NO_PROXY", "a.example, b.example")]);
         assert_eq!(of(&excepted, "http://b.example"), None);
         assert_eq!(of(&excepted, "http://c.example").as_deref(), Some("p"));
