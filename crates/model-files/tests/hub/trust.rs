@@ -146,6 +146,8 @@ fn proxies_are_asked_for_urls_and_for_tunnels() {
             };
             let line = line_of(ModelSource::open_with(REPOSITORY, &options).unwrap().file("weights.bin"));
             assert!(line.contains("cannot reach") && !line.contains("secret"), "{line}");
+            // It is the proxy that has to be corrected, not the hub.
+            assert!(line.contains(proxy.rsplit('@').next().unwrap()), "{line}");
         }
     }
 }

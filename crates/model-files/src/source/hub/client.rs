@@ -194,7 +194,10 @@ impl Client {
             .timeout_per_read(Some(limit))
             .timeout_per_write(Some(limit))
             .build();
-        let answer = route.agent.run(request).map_err(|error| Failure::of_request(error, limit))?;
+        let answer = route
+            .agent
+            .run(request)
+            .map_err(|error| Failure::of_request(error, limit).through(route.proxy.as_deref()))?;
         let (parts, body) = answer.into_parts();
         let status = parts.status.as_u16();
         if status >= 400 && status != 416 {

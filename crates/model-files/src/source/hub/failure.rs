@@ -51,6 +51,16 @@ impl Failure {
         }
     }
 
+    /// Names the proxy, if the connection was to go through one: it may be the one that cannot be reached.
+    pub(super) fn through(self, proxy: Option<&str>) -> Self {
+        match (self, proxy) {
+            (Self::Unreachable(problem), Some(proxy)) => {
+                Self::Unreachable(format!("{problem}; the proxy is {proxy}"))
+            }
+            (failure, _) => failure,
+        }
+    }
+
     fn of_io(error: &io::Error, limit: Duration) -> Self {
         use io::ErrorKind;
         match error.kind() {

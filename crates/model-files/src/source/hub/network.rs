@@ -38,6 +38,8 @@ pub(super) struct Network {
 #[derive(Clone)]
 pub(super) struct Route {
     pub agent: Agent,
+    /// The proxy, without its credentials, for errors.
+    pub proxy: Option<String>,
     /// For a proxy that handles requests itself, as for plain HTTP.
     pub proxy_authorization: Option<HeaderValue>,
 }
@@ -85,12 +87,14 @@ impl Network {
             config = config.tls_config(TlsConfig::builder().root_certs(trusted(&self.authorities)?).build());
         }
         let Some((text, proxy)) = proxy else {
-            return Ok(Route { agent: config.build().new_agent(), proxy_authorization: None });
+            return Ok(Route { agent: config.build().new_agent(), proxy: None, proxy_authorization: None });
         };
+        let shown = Some(without_credentials(text));
         let is_http = matches!(proxy.protocol(), ureq::ProxyProtocol::Http | ureq::ProxyProtocol::Https);
         if url.is_encrypted() || !is_http {
             return Ok(Route {
                 agent: config.proxy(Some(proxy)).build().new_agent(),
+                proxy: shown,
                 proxy_authorization: None,
             });
         }
@@ -101,7 +105,7 @@ impl Network {
         let authorization =
             proxy.username().map(|user| basic(user, proxy.password().unwrap_or_default())).transpose()?;
         let agent = Agent::with_parts(config.build(), connector, resolver);
-        Ok(Route { agent, proxy_authorization: authorization })
+        Ok(Route { agent, proxy: shown, proxy_authorization: authorization })
     }
 }
 
