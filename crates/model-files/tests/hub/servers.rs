@@ -230,4 +230,11 @@ fn a_busy_hub_is_asked_again_when_it_says() {
         assert_eq!(&*place.open(&hub).read("unet/config.json").unwrap(), CONFIG);
         assert!(start.elapsed() >= Duration::from_secs(1));
     }
+    // The hub itself says it in `RateLimit`, which huggingface_hub reads too (`parse_ratelimit_headers`).
+    let place = Place::new();
+    let hub = place.hub(Manner::default());
+    hub.fail(&[Fault::Limited(0)]);
+    let start = Instant::now();
+    assert_eq!(&*place.open(&hub).read("unet/config.json").unwrap(), CONFIG);
+    assert!(start.elapsed() >= Duration::from_secs(1));
 }

@@ -15,13 +15,15 @@ use super::url::Url;
 use crate::error::Error;
 
 const MOST_REDIRECTS: usize = 10;
-/// The longest wait that a busy server can ask for: the hub limits requests per five minutes.
-const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// The longest wait that a busy server can ask for: the hub limits requests per five minutes, and may ask for these and
+/// a second.
+const LONGEST_WAIT: Duration = Duration::from_secs(301);
 /// The longest wait if the server does not ask for one.
 const LONGEST_OWN_WAIT: Duration = Duration::from_secs(8);
 /// Longer waits are reported.
 const WORTH_TELLING: Duration = Duration::from_secs(2);
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-error-code");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// A connection to a hub.
 pub(super) struct Client {
@@ -202,7 +204,9 @@ impl Client {
         let status = parts.status.as_u16();
         if status >= 400 && status != 416 {
             let text = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok());
-            let retry_after = text(RETRY_AFTER).and_then(|text| retry_after(text, SystemTime::now()));
+            let reset = || text(RATE_LIMIT).filter(|_| status == 429).and_then(until_reset);
+            let retry_after =
+                text(RETRY_AFTER).and_then(|text| retry_after(text, SystemTime::now())).or_else(reset);
             return Err(Failure::Status { status, code: text(ERROR_CODE).map(str::to_owned), retry_after });
         }
         Ok((status, parts.headers, body))
@@ -245,6 +249,16 @@ fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
     }
 }
 
+/// The wait in `RateLimit: "api";r=0;t=175`: the hub sends that instead of `Retry-After`. Like huggingface_hub, it is a
+/// second longer.
+fn until_reset(text: &str) -> Option<Duration> {
+    let seconds = text.split([';', ',']).find_map(|part| {
+        let (name, value) = part.split_once('=')?;
+        value.trim().parse::<u64>().ok().filter(|_| name.trim() == "t")
+    })?;
+    Some(Duration::from_secs(seconds.saturating_add(1)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,6 +294,15 @@ mod tests {
         assert_eq!(retry_after("Wed, 21 Oct 2026 07:28:05 GMT", now), Some(Duration::from_secs(5)));
         assert_eq!(retry_after("Wed, 21 Oct 2026 07:00:00 GMT", now), Some(Duration::ZERO));
         assert_eq!(retry_after("soon", now), None);
+    }
+
+    #[test]
+    fn waits_are_those_of_the_hubs_limits_too() {
+        assert_eq!(until_reset(r#""api";r=0;t=175"#), Some(Duration::from_secs(176)));
+        assert_eq!(until_reset(r#""resolvers"; r = 0; t = 0"#), Some(Duration::from_secs(1)));
+        for none in ["", r#""api";r=0"#, r#""api";r=0;t=soon"#, r#""t=5";r=0"#] {
+            assert_eq!(until_reset(none), None, "{none}");
+        }
     }
 
     #[test]

@@ -76,6 +76,10 @@ impl State {
                 let wait = wait.map_or(String::new(), |seconds| format!("Retry-After: {seconds}\r\n"));
                 return refuse(out, request, status, &wait);
             }
+            Fault::Limited(seconds) => {
+                let limits = format!("RateLimit: \"resolvers\";r=0;t={seconds}\r\n");
+                return refuse(out, request, 429, &limits);
+            }
             Fault::Silence => {
                 std::thread::sleep(Duration::from_secs(60));
                 return Ok(false);

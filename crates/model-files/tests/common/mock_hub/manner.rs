@@ -78,6 +78,8 @@ pub enum Fault {
     ResetAfter(usize),
     /// A status, with `Retry-After` in seconds.
     Status(u16, Option<u64>),
+    /// Too many requests, as the hub itself says it: the limit is lifted in so many seconds.
+    Limited(u64),
     Silence,
     /// One byte is wrong.
     Garbled,
