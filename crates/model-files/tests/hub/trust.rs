@@ -21,6 +21,8 @@ fn a_private_repository_needs_the_token() {
     let model = ModelSource::open_with(REPOSITORY, &with("hf_wrong")).unwrap();
     let line = line_of(model.file("unet/config.json"));
     assert!(line.contains("not enough") && !line.contains("hf_wrong"), "{line}");
+    // The hub's own words tell an expired token, which even public repositories refuse, from conditions to accept.
+    assert!(line.ends_with("; it says: Invalid credentials in Authorization header"), "{line}");
     let model = ModelSource::open_with(REPOSITORY, &with("hf_right")).unwrap();
     assert_eq!(&*model.read("unet/config.json").unwrap(), CONFIG);
 }

@@ -23,6 +23,7 @@ const LONGEST_OWN_WAIT: Duration = Duration::from_secs(8);
 /// Longer waits are reported.
 const WORTH_TELLING: Duration = Duration::from_secs(2);
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-error-code");
+const ERROR_MESSAGE: HeaderName = HeaderName::from_static("x-error-message");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// A connection to a hub.
@@ -207,7 +208,8 @@ impl Client {
             let reset = || text(RATE_LIMIT).filter(|_| status == 429).and_then(until_reset);
             let retry_after =
                 text(RETRY_AFTER).and_then(|text| retry_after(text, SystemTime::now())).or_else(reset);
-            return Err(Failure::Status { status, code: text(ERROR_CODE).map(str::to_owned), retry_after });
+            let [code, message] = [ERROR_CODE, ERROR_MESSAGE].map(|name| text(name).map(str::to_owned));
+            return Err(Failure::Status { status, code, message, retry_after });
         }
         Ok((status, parts.headers, body))
     }

@@ -17,8 +17,8 @@ pub(super) enum Failure {
     Silent(Duration),
     /// The connection broke.
     Broken(String),
-    /// The server's answer was an error.
-    Status { status: u16, code: Option<String>, retry_after: Option<Duration> },
+    /// The server's answer was an error; `message` is its own words for people.
+    Status { status: u16, code: Option<String>, message: Option<String>, retry_after: Option<Duration> },
     /// The server is not a hub.
     NoHub(String),
     /// The content is not what was announced.
@@ -104,10 +104,12 @@ impl Failure {
             Self::Unreachable(problem) => format!("cannot reach the hub {endpoint}: {problem}"),
             Self::Silent(limit) => format!("hub {endpoint} sent nothing for {} s", limit.as_secs_f32()),
             Self::Broken(problem) => format!("the connection to the hub {endpoint} broke off: {problem}"),
-            Self::Status { status: status @ (401 | 403), .. } => format!(
+            Self::Status { status: status @ (401 | 403), message, .. } => format!(
                 "hub {endpoint} refuses access (HTTP {status}): the repository is private or gated, or there is none of \
-                 this name; {} (HF_TOKEN)",
-                if has_token { "the token given is not enough" } else { "no token is given" }
+                 this name; {} (HF_TOKEN){}",
+                if has_token { "the token given is not enough" } else { "no token is given" },
+                // It tells an expired token from conditions to accept and from a repository taken down.
+                message.as_ref().map_or_else(String::new, |message| format!("; it says: {message}"))
             ),
             Self::Status { code: Some(code), .. } if code == "RepoNotFound" => {
                 format!(

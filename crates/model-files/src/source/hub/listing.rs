@@ -59,11 +59,11 @@ pub(super) fn revision(client: &Client, id: &str, revision: &str) -> Result<Opti
     let answer = match client.ask(&url, Ask::Document) {
         Ok(answer) if answer.status == 200 => answer,
         Ok(_) => return Ok(None),
-        Err(Failure::Status { status, code, retry_after }) => {
+        Err(Failure::Status { status, code, message, retry_after }) => {
             let is_certain = matches!(code.as_deref(), Some("RepoNotFound" | "RevisionNotFound"));
             // A busy server gets no more requests. Other errors will show for files as well.
             return match is_certain || matches!(status, 429 | 503) {
-                true => Err(Failure::Status { status, code, retry_after }),
+                true => Err(Failure::Status { status, code, message, retry_after }),
                 false => Ok(None),
             };
         }

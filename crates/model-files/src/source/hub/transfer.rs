@@ -215,7 +215,12 @@ impl<'a> Transfer<'a> {
             _ => self.restart()?,
         }
         if !(200..300).contains(&answer.status) {
-            return Err(Failure::Status { status: answer.status, code: None, retry_after: None });
+            return Err(Failure::Status {
+                status: answer.status,
+                code: None,
+                message: None,
+                retry_after: None,
+            });
         }
         self.take(answer)
     }

@@ -149,7 +149,8 @@ impl State {
             && !is_stored
             && request.header("authorization") != Some(&required)
         {
-            return refuse(out, request, 401, "");
+            let message = "X-Error-Message: Invalid credentials in Authorization header\r\n";
+            return refuse(out, request, 401, message);
         }
         let target = request.target.split('?').next().unwrap_or_default();
         let Some(path) = target.strip_prefix(manner.prefix) else { return refuse(out, request, 404, "") };
