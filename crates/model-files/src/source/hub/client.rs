@@ -69,9 +69,12 @@ impl Client {
         let authorization = match (Url::credentials(&options.endpoint), &options.token) {
             (None, None) => None,
             (None, Some(token)) => {
-                let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| {
+                // The HTTP library takes other bytes than ASCII into a value, and then refuses to send it.
+                let value = HeaderValue::from_str(&format!("Bearer {token}")).ok();
+                let mut value = value.filter(|_| token.is_ascii()).ok_or_else(|| {
                     Error::Input(
-                        "HF_TOKEN: expected letters, digits and underscores, found other characters"
+                        "HF_TOKEN, or the file with the token: expected letters, digits and underscores, found \
+                         other characters"
                             .to_owned(),
                     )
                 })?;
@@ -309,9 +312,10 @@ mod tests {
 
     #[test]
     fn tokens_that_cannot_be_sent_are_not_shown() {
-        let options =
-            HubOptions { token: Some("hf_sec\u{7}ret".into()), ..HubOptions::new("http://hub", "c") };
-        let line = Client::new(&options).err().unwrap().to_string();
-        assert!(line.contains("HF_TOKEN") && !line.contains("hf_sec"), "{line}");
+        for token in ["hf_sec\u{7}ret", "hf_sec版ret", "\u{feff}hf_secret"] {
+            let options = HubOptions { token: Some(token.into()), ..HubOptions::new("http://hub", "c") };
+            let line = Client::new(&options).err().unwrap().to_string();
+            assert!(line.contains("HF_TOKEN") && !line.contains("hf_sec"), "{line}");
+        }
     }
 }

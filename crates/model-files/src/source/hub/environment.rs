@@ -1,5 +1,6 @@
 //! Reads the options from the environment, like huggingface_hub.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -44,12 +45,12 @@ impl HubOptions {
             first(&["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"]).map(path).unwrap_or_else(|| home.join("hub"));
         let token = || {
             let file = given("HF_TOKEN_PATH").map(path).unwrap_or_else(|| home.join("token"));
-            first(&["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]).or_else(|| std::fs::read_to_string(file).ok())
+            first(&["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]).or_else(|| stored_token(&file))
         };
         let token = if is_set(&["HF_HUB_DISABLE_IMPLICIT_TOKEN"]) { None } else { token() };
 
-        let mut options =
-            Self::new(given("HF_ENDPOINT").unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned()), cache);
+        let endpoint = given("HF_ENDPOINT").unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
+        let mut options = Self::new(endpoint.trim(), cache);
         options.token = token
             .map(|token| token.replace(['\r', '\n'], "").trim().to_owned())
             .filter(|token| !token.is_empty());
@@ -78,6 +79,18 @@ impl HubOptions {
             .filter(|path| !path.as_os_str().is_empty())
             .collect();
         options
+    }
+}
+
+/// The token in a file; editors on Windows may write a byte order mark before it.
+fn stored_token(file: &Path) -> Option<String> {
+    match std::fs::read_to_string(file) {
+        Ok(token) => Some(token.trim_start_matches('\u{feff}').to_owned()),
+        Err(missing) if matches!(missing.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => None,
+        Err(error) => {
+            tracing::warn!("{}: the token in it cannot be read: {error}", file.display());
+            None
+        }
     }
 }
 
@@ -149,7 +162,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("token");
         std::fs::write(&file, "hf_file\n").unwrap();
+        // As Notepad and Windows PowerShell write them.
+        let (marked, wide) = (folder.path().join("marked"), folder.path().join("wide"));
+        std::fs::write(&marked, "\u{feff}hf_marked\r\n").unwrap();
+        std::fs::write(&wide, b"\xff\xfeh\0f\0").unwrap();
         let (home, file) = (folder.path().to_str().unwrap(), file.to_str().unwrap());
+        let (marked, wide) = (marked.to_str().unwrap(), wide.to_str().unwrap());
         for (variables, token) in [
             (&[("HF_HOME", home)][..], Some("hf_file")),
             (&[("HF_TOKEN_PATH", file)], Some("hf_file")),
@@ -157,9 +175,20 @@ mod tests {
             (&[("HF_TOKEN", ""), ("HUGGING_FACE_HUB_TOKEN", "hf_old")], Some("hf_old")),
             (&[("HF_TOKEN", "hf_new"), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")], None),
             (&[("HF_HOME", "/none")], None),
+            (&[("HF_TOKEN_PATH", marked)], Some("hf_marked")),
+            (&[("HF_TOKEN_PATH", wide)], None),
         ] {
             assert_eq!(options(variables).token.as_deref(), token, "{variables:?}");
         }
+    }
+
+    #[test]
+    fn spaces_around_urls_are_no_part_of_them() {
+        // `set HF_ENDPOINT=https://hub.example && altdiffusion` has one on Windows.
+        let options =
+            options(&[("HF_ENDPOINT", "https://hub.example "), ("HTTPS_PROXY", "http://proxy:3128 ")]);
+        assert_eq!(options.endpoint, "https://hub.example");
+        assert_eq!(options.proxies.https.as_deref(), Some("http://proxy:3128"));
     }
 
     #[test]

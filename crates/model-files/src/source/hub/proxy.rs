@@ -23,7 +23,9 @@ impl Proxies {
     /// Reads the proxies from variables. Lower case takes precedence, even if it is empty, which means none: as in curl
     /// and Python.
     pub(super) fn from_variables(variable: &dyn Fn(&str) -> Option<String>) -> Self {
-        let filled = |value: Option<String>| value.filter(|value| !value.trim().is_empty());
+        let filled = |value: Option<String>| {
+            value.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+        };
         let either = |name: &str| filled(variable(&name.to_lowercase()).or_else(|| variable(name)));
         // In CGI programs HTTP_PROXY is set by any client that sends a header "Proxy".
         let http = match variable("REQUEST_METHOD") {
