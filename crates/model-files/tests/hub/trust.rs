@@ -98,6 +98,18 @@ fn a_private_authority_is_trusted_when_it_is_named() {
     assert!(line.contains("redirect from https:// to http://"), "{line}");
 }
 
+/// What `openssl req -x509` makes is an authority's certificate, which OpenSSL takes from a server too, and rustls does
+/// not.
+#[test]
+fn a_server_with_an_authoritys_certificate_is_told_from_an_unknown_one() {
+    let place = Place::new();
+    let tls = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tls/self_signed");
+    let hub = Hub::start_encrypted(place.root.path(), Manner::default(), &tls);
+    let options = HubOptions { authorities: vec![tls.join("server.pem")], ..place.options(hub.endpoint()) };
+    let line = line_of(ModelSource::open_with(REPOSITORY, &options).unwrap().file("weights.bin"));
+    assert!(line.contains("basicConstraints=critical,CA:FALSE"), "{line}");
+}
+
 #[test]
 fn proxies_are_asked_for_urls_and_for_tunnels() {
     let place = Place::new();

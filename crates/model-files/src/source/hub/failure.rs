@@ -134,6 +134,11 @@ impl Failure {
 fn untrusted(problem: &str) -> String {
     if problem.contains("UnknownIssuer") {
         format!("{problem}; name the file of a private authority in SSL_CERT_FILE")
+    } else if problem.contains("CaUsedAsEndEntity") {
+        // What `openssl req -x509` makes by default.
+        "the server's certificate is an authority's (CA:TRUE), expected a server's own; openssl makes one with \
+         -addext basicConstraints=critical,CA:FALSE"
+            .to_owned()
     } else {
         problem.to_owned()
     }
