@@ -13,6 +13,8 @@ use crate::source::hub::decimal_bytes::decimal_bytes;
 
 /// The folders with a model's weights and their configurations: a pipeline's parts, and those of dual encoders.
 const PARTS: [&str; 7] = ["text_encoder", "image_encoder", "unet", "vae", "upscaler", "safety_checker", ""];
+/// The folders that every pipeline loads.
+const PARTS_OF_PIPELINES: [&str; 3] = ["text_encoder", "unet", "vae"];
 const CONFIG: &str = "config.json";
 /// Files without weights, by folder.
 const SMALL_FILES: [(&str, &[&str]); 4] = [
@@ -76,11 +78,18 @@ impl ModelSource {
             )));
         };
         // The first query finds the commit and, on the hub itself, the list of files.
-        repository.has(CONFIG)?;
-        let files = self.files_to_read(repository, &|_| true)?;
+        let has_config = repository.has(CONFIG)?;
+        let mut files = self.files_to_read(repository, &|_| true)?;
+        self.check_parts()?;
         if files.is_empty() {
-            return Err(repository
-                .missing("config.json, unet/config.json, or another that says what is in the model"));
+            files.extend(self.only_adapter()?);
+        }
+        if files.is_empty() {
+            return Err(match has_config {
+                true => find::no_weights(self, ""),
+                false => repository
+                    .missing("config.json, unet/config.json, or another that says what is in the model"),
+            });
         }
         let downloaded = fetch_all(repository, &files)?;
         let (mut size, mut paths) = (0, Vec::new());
@@ -95,6 +104,28 @@ impl ModelSource {
             size,
             downloaded,
         })
+    }
+
+    /// Checks that no part of a pipeline is a configuration without weights, which loading would miss later, perhaps
+    /// where there is no network.
+    fn check_parts(&self) -> Result<()> {
+        if !self.has(PIPELINE)? {
+            return Ok(());
+        }
+        for part in PARTS_OF_PIPELINES {
+            if self.has(&in_folder(part, CONFIG))? && find::weights_file(self, part)?.is_none() {
+                return Err(find::no_weights(self, part));
+            }
+        }
+        Ok(())
+    }
+
+    /// The adapter in a repository that names it as it likes: the only safetensors file, as for diffusers.
+    fn only_adapter(&self) -> Result<Option<String>> {
+        let files = self.files()?.unwrap_or_default();
+        let mut found = files.into_iter().filter(|file| file.ends_with(".safetensors"));
+        let file = found.next();
+        Ok(file.filter(|_| found.next().is_none()))
     }
 
     /// Downloads in advance, several files at a time, what is needed of these folders ("" is the root), if this is a

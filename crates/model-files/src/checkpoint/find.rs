@@ -47,7 +47,7 @@ pub(crate) fn candidates(source: &ModelSource, folder: &str) -> Vec<String> {
 }
 
 /// The error for a folder without weights.
-pub(super) fn no_weights(source: &ModelSource, folder: &str) -> Error {
+pub(crate) fn no_weights(source: &ModelSource, folder: &str) -> Error {
     let [plain, variants] = names(source, folder);
     let [first, _, _, _, pickle, ..] = if source.variant().is_some() { &variants } else { &plain };
     source.missing(&format!("{first} (nor another of the names that weights go by, such as {pickle})"))

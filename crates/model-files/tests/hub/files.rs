@@ -217,6 +217,60 @@ fn a_whole_model_is_downloaded_and_nothing_else() {
     assert_eq!(files, ["unet/config.json", "unet/diffusion_pytorch_model.fp16.safetensors"]);
 }
 
+/// Otherwise the lack would show later, perhaps where there is no network.
+#[test]
+fn a_part_without_weights_is_missed_by_the_download() {
+    for (files, variant, lack) in [
+        (
+            &["unet/config.json", "unet/model.safetensors", "vae/config.json"][..],
+            None,
+            "vae/model.safetensors",
+        ),
+        (
+            &["unet/config.json", "unet/model.fp16.safetensors", "vae/config.json", "vae/model.safetensors"],
+            Some("fp16"),
+            "vae/model.fp16.safetensors",
+        ),
+        (&["config.json", "tokenizer.json"], None, "no file model.safetensors"),
+    ] {
+        let place =
+            Place { root: TempDir::new().unwrap(), home: TempDir::new().unwrap(), notices: Arc::default() };
+        for file in files {
+            place.write(COMMIT, file, b"{}");
+        }
+        place.set_refs(&[("main", COMMIT)]);
+        let hub = place.hub(Manner::default());
+        let model = place.open(&hub);
+        let model = variant.map_or(Ok(model.clone()), |name| model.with_variant(name)).unwrap();
+        let line = line_of(model.download());
+        assert!(line.contains(lack), "{line}");
+    }
+}
+
+/// As for `load_lora_weights` of diffusers: most repositories of a LoRA call its file after what it draws.
+#[test]
+fn an_adapter_of_any_name_is_downloaded() {
+    for (files, is_there) in
+        [(&["ink.safetensors", "config.json"][..], true), (&["a.safetensors", "b.safetensors"], false)]
+    {
+        let place =
+            Place { root: TempDir::new().unwrap(), home: TempDir::new().unwrap(), notices: Arc::default() };
+        for file in files {
+            place.write(COMMIT, file, file.as_bytes());
+        }
+        place.set_refs(&[("main", COMMIT)]);
+        let hub = place.hub(Manner::default());
+        match is_there {
+            true => {
+                let downloaded = place.open(&hub).download().unwrap();
+                assert_eq!(fs::read(&downloaded.files[0].1).unwrap(), b"ink.safetensors");
+                assert_eq!(downloaded.files.len(), 1);
+            }
+            false => assert!(line_of(place.open(&hub).download()).contains("no file config.json")),
+        }
+    }
+}
+
 #[test]
 fn names_that_are_neither_directory_nor_repository_are_explained() {
     let place = Place::new();
