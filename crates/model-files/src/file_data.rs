@@ -13,6 +13,11 @@ use memmap2::Mmap;
 use crate::error::{Error, Result};
 use crate::input::open_file;
 
+/// Whether a file is what a clone without Git LFS has in place of every large file.
+pub(crate) fn is_lfs_pointer(content: &[u8]) -> bool {
+    content.starts_with(b"version https://git-lfs.github.com/spec")
+}
+
 /// The bytes of a model's file, with a name for errors. Dereferences to `[u8]`.
 pub struct FileData {
     name: String,

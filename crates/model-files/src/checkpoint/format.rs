@@ -5,10 +5,8 @@ use std::collections::BTreeMap;
 use super::stored::Listing;
 use super::{gguf, mindspore, pickle, safetensors};
 use crate::error::{Error, Result};
-use crate::file_data::FileData;
+use crate::file_data::{FileData, is_lfs_pointer};
 
-/// What a clone without Git LFS has in place of every large file.
-const GIT_LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec";
 /// The bytes checked for being text, and the part that an error shows.
 const LOOKED_AT: usize = 512;
 const REPEATED: usize = 60;
@@ -84,7 +82,7 @@ fn not_weights(file: &[u8]) -> Option<String> {
     if file.is_empty() {
         return Some("the file is empty".to_owned());
     }
-    if file.starts_with(GIT_LFS_POINTER) {
+    if is_lfs_pointer(file) {
         return Some("is a Git LFS pointer: the weights were not downloaded; run git lfs pull".to_owned());
     }
     if let Some((_, what)) = PACKED.iter().find(|(magic, _)| file.starts_with(magic)) {

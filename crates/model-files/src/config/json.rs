@@ -123,7 +123,8 @@ mod tests {
             (b"{\"layers\": \xFF}".to_vec(), "expected value"),
             (b"{\"layers\": [\"\xFF\"]}".to_vec(), "invalid unicode"),
             (b"{'layers': []}".to_vec(), "key must be a string"),
-            (b"<html>".to_vec(), "expected value"),
+            (b"<html>".to_vec(), "found a web page"),
+            (b"\n<!DOCTYPE html><html></html>".to_vec(), "found a web page"),
             (vec![b' '; 100_000_001], "expected at most 100000000 bytes, found 100000001"),
         ] {
             let error = error_of(&json);

@@ -12,7 +12,7 @@ const LITERALS: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
 /// The text without a byte order mark, and with [`LITERALS`] as strings.
 ///
 /// # Errors
-/// If the file is too large, in UTF-16, or has a comment.
+/// If the file is too large, in UTF-16, a web page, or has a comment.
 pub(super) fn prepare(file: &[u8]) -> Result<Cow<'_, [u8]>, String> {
     if file.len() > MOST_BYTES {
         return Err(format!("expected at most {MOST_BYTES} bytes, found {}", file.len()));
@@ -24,6 +24,9 @@ pub(super) fn prepare(file: &[u8]) -> Result<Cow<'_, [u8]>, String> {
         || text.iter().take(2).any(|&byte| byte == 0)
     {
         return Err("expected JSON in UTF-8, found UTF-16; save it as UTF-8".to_owned());
+    }
+    if text.trim_ascii_start().starts_with(b"<") {
+        return Err("expected JSON, found a web page: the download got a page in its place".to_owned());
     }
     let mut result = Cow::Borrowed(text);
     // Text before this position has been copied to `result`.

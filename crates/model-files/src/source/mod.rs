@@ -16,6 +16,7 @@ use crate::arithmetic::Arithmetic;
 use crate::config::{ConfigFile, parse_config, parse_json};
 use crate::error::{Error, Result};
 pub use crate::file_data::FileData;
+use crate::file_data::is_lfs_pointer;
 use crate::relative_path::check_relative;
 use crate::survey::Survey;
 
@@ -224,7 +225,15 @@ impl ModelSource {
                 .find(|(path, _)| *path == relative)
                 .map(|(path, bytes)| FileData::embedded(format!("{name}: {path}"), bytes))),
             Kind::Directory(_) | Kind::Hub(_) => {
-                self.optional_file(relative)?.map(|path| FileData::open(&path)).transpose()
+                let file = self.optional_file(relative)?.map(|path| FileData::open(&path)).transpose()?;
+                match file {
+                    // Not only weights: XLM-R's tokenizer is large enough.
+                    Some(file) if is_lfs_pointer(&file) => Err(Error::format(
+                        file.name(),
+                        "is a Git LFS pointer: the file was not downloaded; run git lfs pull",
+                    )),
+                    file => Ok(file),
+                }
             }
         }
     }
@@ -370,6 +379,16 @@ mod tests {
         }
         fs::write(folder.join("refs/main"), "c0ffee\n").unwrap();
         assert_eq!(&*ModelSource::open(name).unwrap().read("config.json").unwrap(), b"{}");
+    }
+
+    #[test]
+    fn a_clone_without_git_lfs_is_told_from_a_damaged_model() {
+        let place = tempfile::tempdir().unwrap();
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5069051\n";
+        fs::write(place.path().join("sentencepiece.bpe.model"), pointer).unwrap();
+        let model = ModelSource::directory(place.path());
+        let line = model.read("sentencepiece.bpe.model").unwrap_err().to_string();
+        assert!(line.contains("git lfs pull") && !line.contains('\n'), "{line}");
     }
 
     #[test]
