@@ -43,7 +43,6 @@ static FILES: EmbeddedFiles = embedded![
     "text_encoder/config.json",
     "unet/config.json",
     "vae/config.json",
-    "vae/diffusion_pytorch_model.safetensors",
     "scheduler/scheduler_config.json",
     "image_encoder/config.json",
     "feature_extractor/preprocessor_config.json",
@@ -51,6 +50,7 @@ static FILES: EmbeddedFiles = embedded![
     "upscaler/diffusion_pytorch_model.safetensors";
     "text_encoder.gguf" as "text_encoder/model.gguf",
     "unet.gguf" as "unet/diffusion_pytorch_model.gguf",
+    "vae.gguf" as "vae/diffusion_pytorch_model.gguf",
     "image_encoder.gguf" as "image_encoder/model.gguf"
 ];
 
