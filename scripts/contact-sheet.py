@@ -34,7 +34,7 @@ def draw(program: str, model: str, prompts: list[str], seeds: int, settings: lis
         for seed in range(seeds)
     ]
     lines.write_text("".join(json.dumps(job, ensure_ascii=False) + "\n" for job in jobs), encoding="utf-8")
-    command = [program, "generate", "--quiet", "--prompts", lines, "--output", folder, *settings]
+    command = [program, "generate", "--quiet", "--scale", "4", "--prompts", lines, "--output", folder, *settings]
     subprocess.run(command + (["--model", model] if model else []), check=True)
     files = iter(jobs)
     return [[Image.open(folder / next(files)["output"]).convert("RGB") for _ in range(seeds)] for _ in prompts]
